@@ -1,0 +1,10 @@
+module github.com/iterate/durable-streams/streamd
+
+go 1.26
+
+require (
+	github.com/iterate/durable-streams/streamlib v0.0.0
+	github.com/matryer/is v1.4.1
+)
+
+replace github.com/iterate/durable-streams/streamlib => ../streamlib

@@ -1,0 +1,246 @@
+package streamlib
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
+)
+
+// An Offset is the place of an event in its stream. A stream's offsets are contiguous and start at 0.
+type Offset int64
+
+const (
+	Beginning Offset = -1        // where to read from: the first event
+	Now       Offset = -2        // where to read from: the tail at the time of the call
+	MaxOffset Offset = 1<<53 - 1 // the largest integer that every JSON reader holds exactly (RFC 8259, section 6)
+)
+
+// MaxEvent is the default limit for one event's data, and MaxBatch the limit for the data of one batch, in bytes.
+const (
+	MaxEvent = 1 << 20
+	MaxBatch = 8 << 20
+)
+
+const maxName = 255
+
+// String returns the form that events and URLs have: 16 digits, "-1" or "now".
+func (o Offset) String() string {
+	switch o {
+	case Beginning:
+		return "-1"
+	case Now:
+		return "now"
+	}
+	return string(appendOffset(nil, o))
+}
+
+// ParseOffset reads "-1", "now", or a number of at most MaxOffset with or without leading zeros. The error is ErrInvalid.
+func ParseOffset(s string) (Offset, error) {
+	switch s {
+	case "-1":
+		return Beginning, nil
+	case "now":
+		return Now, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 64) // takes digits alone, no sign
+	if err != nil || n > uint64(MaxOffset) {
+		return 0, fmt.Errorf("%w offset %q: it is -1, now, or a number of at most %d", ErrInvalid, s, MaxOffset)
+	}
+	return Offset(n), nil
+}
+
+// CheckName returns an ErrInvalid for what cannot be a stream's name: names are 1 to 255 bytes of UTF-8 without control
+// characters. Everything else is a name and never a path, "..", "a/b" and "CON" too.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w stream name: it is empty", ErrInvalid)
+	case len(name) > maxName:
+		return fmt.Errorf("%w stream name: %d bytes, the limit is %d", ErrInvalid, len(name), maxName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w stream name %q: not UTF-8", ErrInvalid, name)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%w stream name %q: it has a control character", ErrInvalid, name)
+	}
+	return nil
+}
+
+// An Event is one record of a stream. It is immutable, and holds its encoded form, made once when it was appended:
+//
+//	{"offset":"0000000000000042","eventStreamId":"my-stream","data":…,"createdAt":"2024-01-08T00:00:00.000Z"}
+//
+// The slices that its methods return share that memory and must not be changed.
+type Event struct {
+	Offset Offset
+	record []byte // what Record returns
+	public int    // record[:public] and a closing brace are the public form
+}
+
+const (
+	timeLayout = "2006-01-02T15:04:05.000Z"
+
+	beforeOffset = `{"offset":"`
+	beforeName   = `","eventStreamId":`
+	beforeData   = `,"data":`
+	beforeTime   = `,"createdAt":"`
+	beforeKey    = `,"key":`
+
+	nameAt  = len(beforeOffset) + 16 + len(beforeName)
+	timeLen = len(beforeTime) + len(timeLayout) + len(`"`)
+)
+
+// Stream returns the name of the event's stream.
+func (e Event) Stream() string { return unquote(e.record[nameAt:e.nameEnd()]) }
+
+// Data returns the event's value: compact JSON, otherwise as the sender wrote it.
+func (e Event) Data() json.RawMessage {
+	return json.RawMessage(e.record[e.nameEnd()+len(beforeData) : e.public-timeLen])
+}
+
+// CreatedAt returns when the event was appended: UTC milliseconds, never below its predecessor's.
+func (e Event) CreatedAt() time.Time {
+	t, _ := time.Parse(timeLayout, string(e.record[e.public-timeLen+len(beforeTime):e.public-1]))
+	return t
+}
+
+// Key returns the idempotency key that the event was appended with, "" where there was none.
+func (e Event) Key() string {
+	if e.public == len(e.record) {
+		return ""
+	}
+	return unquote(e.record[e.public+len(beforeKey):])
+}
+
+// HasType tells whether the data is an object whose "type" or "_type" is one of types. No types are every type.
+func (e Event) HasType(types ...string) bool {
+	if len(types) == 0 {
+		return true
+	}
+	var v struct {
+		Type       any `json:"type"`
+		Underscore any `json:"_type"`
+	}
+	if data := e.Data(); data[0] != '{' || json.Unmarshal(data, &v) != nil {
+		return false
+	}
+	for _, t := range types {
+		if v.Type == t || v.Underscore == t {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendJSON appends the event's public form, one line without its end, to b.
+func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.record[:e.public]...), '}') }
+
+// MarshalJSON is AppendJSON for encoding/json.
+func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
+
+// UnmarshalJSON takes the public form.
+func (e *Event) UnmarshalJSON(b []byte) (err error) {
+	*e, err = ParseRecord(bytes.TrimSuffix(bytes.Clone(b), []byte("}")))
+	return err
+}
+
+func (e Event) String() string { return string(e.AppendJSON(nil)) }
+
+// Record returns the form that a Storage keeps: the public members, after them the key where there is one, and no
+// closing brace, so that the storage can add members of its own.
+func (e Event) Record() []byte { return e.record }
+
+// ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
+// its data, for which a Storage has a checksum.
+func ParseRecord(record []byte) (Event, error) {
+	e := Event{record: record, public: len(record)}
+	if len(record) < nameAt+timeLen || string(record[:len(beforeOffset)]) != beforeOffset ||
+		string(record[nameAt-len(beforeName):nameAt]) != beforeName {
+		return Event{}, errNoEvent
+	}
+	for _, c := range record[len(beforeOffset) : len(beforeOffset)+16] {
+		if c < '0' || c > '9' {
+			return Event{}, errNoEvent
+		}
+		e.Offset = e.Offset*10 + Offset(c-'0')
+	}
+	if !e.timed() { // then a key stands behind the time; no quote within it is bare, so this is the last
+		if e.public = bytes.LastIndex(record, []byte(beforeKey)); e.public < nameAt+timeLen || !e.timed() {
+			return Event{}, errNoEvent
+		}
+		if rest, err := compact.All(nil, record[e.public+len(beforeKey):]); err != nil || rest[0] != '"' {
+			return Event{}, errNoEvent
+		}
+	}
+	end := e.nameEnd()
+	if end < 0 || end+len(beforeData)+timeLen >= e.public || string(record[end:end+len(beforeData)]) != beforeData {
+		return Event{}, errNoEvent
+	}
+	return e, nil
+}
+
+// timed tells whether a time ends at e.public.
+func (e Event) timed() bool {
+	t := e.record[e.public-timeLen : e.public]
+	return string(t[:len(beforeTime)]) == beforeTime && t[timeLen-1] == '"' && t[timeLen-2] == 'Z'
+}
+
+// nameEnd is where the quoted name ends, -1 where it does not.
+func (e Event) nameEnd() int {
+	for i := nameAt + 1; i < len(e.record); i++ {
+		switch e.record[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// appendRecord appends the record of an event to b. Name is quoted, data compact, time formatted.
+func appendRecord(b []byte, o Offset, name, data, createdAt []byte, key string) []byte {
+	b = append(appendOffset(append(b, beforeOffset...), o), beforeName...)
+	b = append(append(append(b, name...), beforeData...), data...)
+	b = append(append(append(b, beforeTime...), createdAt...), '"')
+	if key != "" {
+		b = appendQuoted(append(b, beforeKey...), key)
+	}
+	return b
+}
+
+func appendOffset(b []byte, o Offset) []byte {
+	var digits [16]byte
+	for i := len(digits) - 1; i >= 0; i-- {
+		digits[i] = byte('0' + o%10)
+		o /= 10
+	}
+	return append(b, digits[:]...)
+}
+
+// appendQuoted appends s as a JSON string. S has no control characters.
+func appendQuoted(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return append(b, '"')
+}
+
+func unquote(b []byte) string {
+	if bytes.IndexByte(b, '\\') < 0 {
+		return string(b[1 : len(b)-1])
+	}
+	var s string
+	_ = json.Unmarshal(b, &s) // it was checked when it was made or parsed
+	return s
+}

@@ -1,0 +1,153 @@
+package streamlib
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+)
+
+// How far back a key is remembered: so many events, or so many bytes of them.
+const (
+	keyEvents = 10_000
+	keyBytes  = 64 << 20
+)
+
+// keys knows which of the stream's last events were appended with which key.
+type keys struct {
+	at    map[string]span
+	order []string // oldest first
+}
+
+// span is the place of a batch's events.
+type span struct {
+	first Offset
+	count int
+}
+
+func (k *keys) add(key string, first Offset, count int) {
+	k.at[key] = span{first, count}
+	k.order = append(k.order, key)
+}
+
+// forget drops what is out of the window.
+func (k *keys) forget(tail Offset) {
+	for len(k.order) > 0 {
+		if s := k.at[k.order[0]]; s.first+Offset(s.count) > tail-keyEvents {
+			return
+		}
+		delete(k.at, k.order[0])
+		k.order = k.order[1:]
+	}
+}
+
+// claim returns the events of a's key where it was used, else it holds the key until release is called: a twin waits
+// here for the outcome.
+func (s *core) claim(ctx context.Context, a *appending) (events []Event, release func(), err error) {
+	for {
+		s.mu.Lock()
+		if twin, ok := s.claimed[a.key]; ok {
+			s.mu.Unlock()
+			select {
+			case <-twin:
+				continue
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("append %q: %w", s.name, context.Cause(ctx))
+			}
+		}
+		if err = s.load(); err == nil && s.keys == nil {
+			s.keys, err = s.loadKeys()
+		}
+		if err != nil {
+			s.mu.Unlock()
+			return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
+		}
+		used, ok := s.keys.at[a.key]
+		life := s.life
+		if !ok {
+			if s.claimed == nil {
+				s.claimed = map[string]chan struct{}{}
+			}
+			done := make(chan struct{})
+			s.claimed[a.key] = done
+			s.mu.Unlock()
+			return nil, func() {
+				s.mu.Lock()
+				delete(s.claimed, a.key)
+				s.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		s.mu.Unlock()
+		_, err = s.read(ctx, used.first, used.first+Offset(used.count), life, func(batch []Event, _ error) bool {
+			events = append(events, batch...)
+			return true
+		})
+		switch {
+		case errors.Is(err, ErrDeleted):
+			events = nil
+			continue
+		case err != nil:
+			return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
+		}
+		same := len(events) == len(a.data)
+		for i := 0; same && i < len(events); i++ {
+			same = bytes.Equal(events[i].Data(), a.data[i])
+		}
+		if !same {
+			return nil, nil, fmt.Errorf("append %q: %w: %q", s.name, ErrKeyReused, a.key)
+		}
+		return events, nil, nil
+	}
+}
+
+// loadKeys reads the keys of the last events, backwards in steps that double, so that it reads no more than about the
+// window however large the events are. The caller holds mu.
+func (s *core) loadKeys() (*keys, error) {
+	type keyed struct {
+		key string
+		span
+	}
+	var found []keyed // in order
+	low, bytes := s.tail, 0
+	for step := Offset(64); low > 0; {
+		whole := len(found) == 0 || found[0].first > low // the oldest batch found does not reach further back
+		if whole && (low <= s.tail-keyEvents || bytes >= keyBytes) {
+			break
+		}
+		var part []keyed
+		size, from := 0, max(0, low-step)
+		for events, err := range s.storage.Read(s.name, from, low) {
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range events {
+				size += len(e.record)
+				if key := e.Key(); key == "" {
+				} else if n := len(part); n > 0 && part[n-1].key == key && part[n-1].first+Offset(part[n-1].count) == e.Offset {
+					part[n-1].count++
+				} else {
+					part = append(part, keyed{key, span{e.Offset, 1}})
+				}
+			}
+			if size > keyBytes && step > 1 {
+				break
+			}
+		}
+		if size > keyBytes && step > 1 { // too much at once: a shorter step
+			step /= 4
+			continue
+		}
+		if p, f := len(part)-1, found; p >= 0 && len(f) > 0 && part[p].key == f[0].key && part[p].first+Offset(part[p].count) == f[0].first {
+			part[p].count += f[0].count // a batch across the steps
+			found = f[1:]
+		}
+		found = append(part, found...)
+		low, bytes, step = from, bytes+size, step*2
+	}
+	k := &keys{at: map[string]span{}}
+	for _, f := range found {
+		k.add(f.key, f.first, f.count)
+	}
+	return k, nil
+}

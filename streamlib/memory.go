@@ -1,0 +1,101 @@
+package streamlib
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// NewMemory returns a Storage that forgets: for tests, and for data that nobody needs after the process.
+func NewMemory() Storage { return &memory{streams: map[string]remembered{}} }
+
+type memory struct {
+	mu      sync.RWMutex // guards all below; the slices only ever grow
+	streams map[string]remembered
+	closed  bool
+}
+
+type remembered struct {
+	events []Event
+	size   int64
+}
+
+func (m *memory) Append(name string, events []Event) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stored := m.streams[name]
+	switch tail := Offset(len(stored.events)); {
+	case m.closed:
+		return errClosed
+	case len(events) == 0:
+		return nil
+	case events[0].Offset != tail:
+		return &ConflictError{Stream: name, Tail: tail, Want: events[0].Offset}
+	}
+	for _, e := range events {
+		stored.size += int64(len(e.record))
+	}
+	stored.events = append(stored.events, events...)
+	m.streams[name] = stored
+	return nil
+}
+
+func (m *memory) Read(name string, from, to Offset) iter.Seq2[[]Event, error] {
+	return func(yield func([]Event, error) bool) {
+		m.mu.RLock()
+		events := m.streams[name].events
+		m.mu.RUnlock()
+		from, to := max(from, 0), min(to, Offset(len(events)))
+		if from < to {
+			yield(slices.Clip(events[from:to]), nil)
+		}
+	}
+}
+
+func (m *memory) Stat(name string) (Info, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	stored := m.streams[name]
+	info := Info{Name: name, Tail: Offset(len(stored.events)), Size: stored.size}
+	if n := len(stored.events); n > 0 {
+		info.CreatedAt, info.UpdatedAt = stored.events[0].CreatedAt(), stored.events[n-1].CreatedAt()
+	}
+	return info, nil
+}
+
+func (m *memory) List(prefix, after string, limit int) ([]string, error) {
+	m.mu.RLock()
+	var names []string
+	for name := range m.streams {
+		if strings.HasPrefix(name, prefix) && name > after {
+			names = append(names, name)
+		}
+	}
+	m.mu.RUnlock()
+	slices.Sort(names)
+	if limit > 0 && len(names) > limit {
+		names = names[:limit]
+	}
+	return names, nil
+}
+
+func (m *memory) Delete(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errClosed
+	}
+	delete(m.streams, name)
+	return nil
+}
+
+func (m *memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+var errClosed = fmt.Errorf("%w: the storage is closed", ErrUnavailable)

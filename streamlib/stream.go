@@ -1,0 +1,492 @@
+package streamlib
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib/internal/commit"
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
+)
+
+// A Stream is one named, ordered, durable event log: Layer 1, what wraps it, and the client of a server alike.
+//
+// All methods may be called at once from many goroutines. A context ends a wait; it does not take back an append that
+// has joined a commit.
+type Stream interface {
+	// Name returns the stream's name.
+	Name() string
+
+	// Append adds the batch's events in order at the tail, contiguously, all or none, and returns them once they are
+	// durable. Of two appends, one sent after the other was acknowledged stands behind it. Errors: ErrInvalid,
+	// ErrTooLarge, *HookError, *ConflictError, ErrKeyReused, ErrFull, ErrUnavailable have stored nothing; after any
+	// other the outcome is open, and repeating the call with a key is safe.
+	Append(ctx context.Context, b Batch) (Receipt, error)
+
+	// Read yields the events with offsets in [from, to) up to the tail as it is when the iteration begins, in batches,
+	// and ends. From is clamped to the stream's beginning, and Now is the tail. A name that was never appended to yields nothing.
+	// Errors end the iteration: *CorruptError behind what still reads, ErrDeleted, the context's.
+	Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error]
+
+	// Subscribe yields the events from from on, first what exists, then what is appended, in order with no gap and no
+	// repeat, those that are ready together in one batch. It ends with an error: the context's when that is done,
+	// ErrDeleted when the stream is. From a position beyond the tail it waits for that position. Subscribing makes nothing.
+	Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error]
+
+	// Stat returns the tail and what else is known of the stream.
+	Stat(ctx context.Context) (Info, error)
+
+	// Delete removes the stream with its events and ends its subscriptions. It is no error where there is none.
+	Delete(ctx context.Context) error
+}
+
+// A Batch is what one append adds.
+type Batch struct {
+	// Data are the events' values, one JSON value each: valid JSON (RFC 8259) in UTF-8, nested at most 1000 deep. They
+	// are kept as they are less insignificant white space. The caller may change them once Append returned.
+	Data []json.RawMessage
+
+	// Key makes the append idempotent, "" is none: 1 to 255 bytes of UTF-8 without control characters. An append with a key
+	// that one of the stream's last 10,000 events (or 64 MiB of them) was appended with adds nothing and returns what was
+	// appended then, whatever IfTail says and without a hook being run; with other data it is ErrKeyReused.
+	Key string
+
+	// IfTail, where not nil, appends only if it is the tail, else the error is *ConflictError.
+	IfTail *Offset
+
+	// Admit, where not nil, is called once it is known that the batch is no repeat, before it joins a commit; its error
+	// refuses the batch. WithHooks runs the before hooks here.
+	Admit func(ctx context.Context) error
+}
+
+// A Receipt is the answer to an append.
+type Receipt struct {
+	Events   []Event
+	Repeated bool // the events were appended by an earlier call with the same key
+}
+
+// Options are what streams need to know; the zero value is ready to use.
+type Options struct {
+	MaxEvent int              // limit for one event's data in bytes; 0 is MaxEvent, at most MaxBatch
+	Now      func() time.Time // the clock; nil is time.Now
+	Log      *slog.Logger     // nil discards
+}
+
+func (o Options) withDefaults() Options {
+	if o.MaxEvent == 0 {
+		o.MaxEvent = MaxEvent
+	}
+	o.MaxEvent = min(o.MaxEvent, MaxBatch)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+const (
+	// maxRecords bounds the records of one batch in bytes, for many small values grow on their way to the disk.
+	maxRecords = 64 << 20
+	// keepRecent is how many bytes of the last commits a followed stream keeps for its followers.
+	keepRecent = 16 << 10
+	// keepCommit is how large a commit may be for being kept whatever keepRecent says.
+	keepCommit = 256 << 10
+)
+
+// core is the stream without hooks.
+type core struct {
+	name    string
+	quoted  []byte
+	storage Storage
+	options Options
+	commits commit.Group[*appending]
+
+	mu        sync.Mutex // guards what follows; held for reading and publishing, never while a commit is on the disk
+	loaded    bool       // tail and last are what the storage has
+	tail      Offset
+	last      time.Time     // when the last event was created
+	life      int           // counts deletions
+	changed   chan struct{} // closed when tail or life changes; nil while nobody waits
+	followers int
+	recent    []Event // the last commits' events while there are followers
+	size      int     // of recent, in bytes
+	keys      *keys   // nil until a key is asked for
+	claimed   map[string]chan struct{}
+}
+
+// appending is one caller's part of a commit.
+type appending struct {
+	data   []json.RawMessage
+	size   int
+	key    string
+	ifTail *Offset
+	delete bool // the stream instead
+	events []Event
+	err    error
+}
+
+// newCore returns the stream called name in storage. There must be one at a time.
+func newCore(name string, storage Storage, o Options) *core {
+	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o.withDefaults()}
+	s.commits = commit.Group[*appending]{Commit: s.commit, Size: func(a *appending) int { return a.size }, Max: MaxBatch}
+	return s
+}
+
+func (s *core) Name() string { return s.name }
+
+func (s *core) Append(ctx context.Context, b Batch) (Receipt, error) {
+	a := &appending{key: b.Key, ifTail: b.IfTail}
+	if err := errors.Join(ctx.Err(), a.take(b, s.options.MaxEvent, len(s.quoted))); err != nil {
+		return Receipt{}, fmt.Errorf("append %q: %w", s.name, err)
+	}
+	if len(a.data) == 0 {
+		return Receipt{}, nil
+	}
+	if a.key != "" {
+		events, release, err := s.claim(ctx, a)
+		if err != nil || release == nil {
+			return Receipt{Events: events, Repeated: err == nil}, err
+		}
+		defer release()
+	}
+	if b.Admit != nil {
+		if err := b.Admit(ctx); err != nil {
+			return Receipt{}, err
+		}
+		if err := ctx.Err(); err != nil {
+			return Receipt{}, fmt.Errorf("append %q: %w", s.name, err)
+		}
+	}
+	s.commits.Do(a)
+	return Receipt{Events: a.events}, a.err
+}
+
+// take checks the batch and makes its data a's own, compact.
+func (a *appending) take(b Batch, maxEvent, name int) error {
+	if b.Key != "" {
+		if err := CheckName(b.Key); err != nil {
+			return fmt.Errorf("%w idempotency key: 1 to %d bytes of UTF-8 without control characters", ErrInvalid, maxName)
+		}
+	}
+	for _, data := range b.Data {
+		if a.size += len(data); a.size > MaxBatch+len(b.Data)*maxName {
+			break
+		}
+	}
+	arena := make([]byte, 0, a.size)
+	a.size, a.data = 0, make([]json.RawMessage, len(b.Data))
+	for i, data := range b.Data {
+		from := len(arena)
+		var err error
+		arena, err = compact.All(arena, data)
+		switch n := len(arena) - from; {
+		case err != nil && len(b.Data) > 1:
+			return fmt.Errorf("%w event %d: %w", ErrInvalid, i+1, err)
+		case err != nil:
+			return fmt.Errorf("%w event: %w", ErrInvalid, err)
+		case n > maxEvent:
+			return fmt.Errorf("%w: an event of %d bytes, the limit is %d", ErrTooLarge, n, maxEvent)
+		case len(arena) > MaxBatch:
+			return fmt.Errorf("%w: a batch of over %d bytes", ErrTooLarge, MaxBatch)
+		}
+		a.data[i] = json.RawMessage(arena[from:])
+	}
+	a.size = len(arena) + len(b.Data)*(name+len(b.Key)+nameAt+len(beforeData)+timeLen+len(beforeKey)+2)
+	if a.size > maxRecords {
+		return fmt.Errorf("%w: a batch of %d bytes as stored, the limit is %d", ErrTooLarge, a.size, maxRecords)
+	}
+	return nil
+}
+
+// commit is called by one goroutine at a time.
+func (s *core) commit(batch []*appending) {
+	for _, a := range batch {
+		a.err = fmt.Errorf("append %q: the commit did not finish", s.name)
+	}
+	for len(batch) > 0 {
+		if batch[0].delete {
+			batch[0].err = s.remove()
+			batch = batch[1:]
+			continue
+		}
+		n := 1
+		for n < len(batch) && !batch[n].delete {
+			n++
+		}
+		if err := s.store(batch[:n]); err != nil {
+			for _, a := range batch[:n] {
+				a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
+			}
+		}
+		batch = batch[n:]
+	}
+}
+
+// store gives the batch's events their places, makes them durable and shows them. Conditions are decided here.
+func (s *core) store(batch []*appending) error {
+	s.mu.Lock()
+	err := s.load()
+	tail, created := s.tail, s.last
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	size, count := 0, 0
+	for _, a := range batch {
+		size += a.size
+		count += len(a.data)
+	}
+	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
+		created = now
+	}
+	stamp := created.AppendFormat(nil, timeLayout)
+	records, events := make([]byte, 0, size), make([]Event, 0, count)
+	for _, a := range batch {
+		next, first := tail+Offset(len(events)), len(events)
+		a.err = nil
+		if a.ifTail != nil && *a.ifTail != next {
+			a.err = &ConflictError{Stream: s.name, Tail: next, Want: *a.ifTail}
+			continue
+		}
+		if next+Offset(len(a.data))-1 > MaxOffset {
+			a.err = fmt.Errorf("append %q: %w: the last offset is %d", s.name, ErrUnavailable, MaxOffset)
+			continue
+		}
+		for i, data := range a.data {
+			from, o := len(records), next+Offset(i)
+			records = appendRecord(records, o, s.quoted, data, stamp, a.key)
+			e := Event{Offset: o, record: records[from:len(records):len(records)], public: len(records) - from}
+			if a.key != "" {
+				e.public = bytes.LastIndex(e.record, []byte(beforeKey))
+			}
+			events = append(events, e)
+		}
+		a.events = events[first:len(events):len(events)]
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if err := s.storage.Append(s.name, events); err != nil {
+		s.mu.Lock()
+		s.loaded = false // the storage knows what it kept
+		s.mu.Unlock()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tail, s.last = tail+Offset(len(events)), created
+	if s.keys != nil {
+		for _, a := range batch {
+			if a.key != "" && a.err == nil {
+				s.keys.add(a.key, a.events[0].Offset, len(a.events))
+			}
+		}
+		s.keys.forget(s.tail)
+	}
+	s.remember(events, len(records))
+	s.wake()
+	return nil
+}
+
+func (s *core) Delete(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("delete %q: %w", s.name, err)
+	}
+	a := &appending{delete: true}
+	s.commits.Do(a)
+	return a.err
+}
+
+func (s *core) remove() error {
+	err := s.storage.Delete(s.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded = false
+	if err != nil {
+		return fmt.Errorf("delete %q: %w", s.name, err)
+	}
+	s.life++
+	s.keys, s.recent = nil, nil
+	s.wake()
+	return nil
+}
+
+// load makes sure that the tail is known. The caller holds mu.
+func (s *core) load() error {
+	if s.loaded {
+		return nil
+	}
+	info, err := s.storage.Stat(s.name)
+	if err != nil {
+		return err
+	}
+	s.loaded, s.tail, s.last = true, info.Tail, info.UpdatedAt
+	return nil
+}
+
+// wake lets the followers look again. The caller holds mu.
+func (s *core) wake() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// remember keeps a commit for the followers, who then need not read it from the storage each. What they were given
+// stays as it is: the slice only grows, or is replaced. The caller holds mu.
+func (s *core) remember(events []Event, size int) {
+	switch {
+	case s.followers == 0 || size > keepCommit:
+		s.recent, s.size = nil, 0
+	case len(s.recent) == 0 || s.size+size > keepRecent:
+		s.recent, s.size = events, size
+	default:
+		s.recent, s.size = append(s.recent, events...), s.size+size
+	}
+}
+
+func (s *core) Stat(ctx context.Context) (Info, error) {
+	info, err := s.storage.Stat(s.name)
+	if err != nil {
+		return info, fmt.Errorf("stat %q: %w", s.name, err)
+	}
+	return info, ctx.Err()
+}
+
+func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {
+	return func(yield func([]Event, error) bool) {
+		pos, life, tail, err := s.position(from)
+		if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
+			pos, tail, err = max(from, 0), MaxOffset, nil // what stands before the damage still reads
+		}
+		if err == nil {
+			_, err = s.read(ctx, pos, min(to, tail), life, yield)
+		}
+		if err != nil && err != errStopped {
+			yield(nil, fmt.Errorf("read %q: %w", s.name, err))
+		}
+	}
+}
+
+func (s *core) Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error] {
+	return func(yield func([]Event, error) bool) {
+		if err := s.follow(ctx, from, yield); err != errStopped {
+			yield(nil, fmt.Errorf("subscribe %q: %w", s.name, err))
+		}
+	}
+}
+
+// errStopped ends an iteration whose consumer wants no more.
+var errStopped = errors.New("the consumer stopped")
+
+// position resolves from, and returns the life and the tail that go with it.
+func (s *core) position(from Offset) (pos Offset, life int, tail Offset, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.load()
+	if pos = max(from, 0); from == Now {
+		pos = s.tail
+	}
+	return pos, s.life, s.tail, err
+}
+
+// follow is the one loop for catching up and for being live.
+func (s *core) follow(ctx context.Context, from Offset, yield func([]Event, error) bool) error {
+	pos, life, _, err := s.position(from)
+	if err != nil {
+		if _, corrupt := errors.AsType[*CorruptError](err); corrupt && from != Now {
+			_, err = s.read(ctx, pos, MaxOffset, life, yield)
+		}
+		return err
+	}
+	s.mu.Lock()
+	s.followers++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		if s.followers--; s.followers == 0 {
+			s.recent, s.size = nil, 0
+		}
+		s.mu.Unlock()
+	}()
+	for {
+		s.mu.Lock()
+		err := s.load()
+		tail, recent := s.tail, s.recent
+		if err != nil || s.life != life {
+			s.mu.Unlock()
+			if err == nil {
+				err = ErrDeleted
+			}
+			return err
+		}
+		if pos >= tail {
+			if s.changed == nil {
+				s.changed = make(chan struct{})
+			}
+			changed := s.changed
+			s.mu.Unlock()
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		s.mu.Unlock()
+		if len(recent) > 0 && recent[0].Offset <= pos {
+			recent = recent[pos-recent[0].Offset:]
+			pos += Offset(len(recent))
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			if !yield(recent, nil) {
+				return errStopped
+			}
+			continue
+		}
+		if pos, err = s.read(ctx, pos, tail, life, yield); err != nil {
+			return err
+		}
+	}
+}
+
+// read yields [from, to) from the storage as long as the stream lives its given life, and returns where it ended.
+func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([]Event, error) bool) (Offset, error) {
+	if from >= to {
+		return from, nil
+	}
+	for events, err := range s.storage.Read(s.name, from, to) {
+		s.mu.Lock()
+		over := s.life != life
+		s.mu.Unlock()
+		switch {
+		case over: // what was read may be of the next life
+			return from, ErrDeleted
+		case err != nil:
+			return from, err
+		case ctx.Err() != nil:
+			return from, context.Cause(ctx)
+		case !yield(events, nil):
+			return from, errStopped
+		}
+		from += Offset(len(events))
+	}
+	if from < to && to != MaxOffset {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.life == life {
+			return from, fmt.Errorf("the storage ended at %d, before %d", from, to)
+		}
+		return from, ErrDeleted
+	}
+	return from, nil
+}
