@@ -156,6 +156,15 @@ func (e Event) String() string { return string(e.AppendJSON(nil)) }
 // closing brace, so that the storage can add members of its own.
 func (e Event) Record() []byte { return e.record }
 
+// NewRecord makes the record of an event from elsewhere, such as a file of another form. The name has passed CheckName.
+func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time) ([]byte, error) {
+	data, err := compact.All(nil, data)
+	if err != nil {
+		return nil, fmt.Errorf("%w data: %w", ErrInvalid, err)
+	}
+	return appendRecord(nil, o, appendQuoted(nil, name), data, createdAt.UTC().AppendFormat(nil, timeLayout), ""), nil
+}
+
 // ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
 // its data, for which a Storage has a checksum.
 func ParseRecord(record []byte) (Event, error) {

@@ -1,0 +1,139 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
+// "streams/orders.json". The crash tests have another implementation, in memory.
+type fsys interface {
+	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE and os.O_TRUNC may be added. A file that
+	// does not exist is fs.ErrNotExist.
+	open(path string, flag int) (file, error)
+	mkdir(path string) error            // no error where it exists
+	rename(from, to string) error       // replaces to
+	remove(path string) error           // fs.ErrNotExist where there is none
+	names(dir string) ([]string, error) // in any order
+	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
+	syncAll() error                     // makes everything durable that was written, by whomever
+	reachable() error                   // fails where a folder is no longer at its path: what is written now would be lost
+	close() error
+}
+
+// file is an open file. Its methods may be called at once.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	size() (int64, error)
+	truncate(size int64) error
+	sync() error           // data and size are durable when it returns nil
+	linked() (bool, error) // whether the file still has a name
+	close() error
+}
+
+// osFS is a folder of the operating system.
+type osFS struct {
+	dir    string
+	root   *os.Root               // nothing that is opened through it lies outside
+	opened map[string]fs.FileInfo // the folders as they were when they were first seen
+}
+
+func openFS(dir string) (*osFS, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &osFS{dir: dir, root: root, opened: map[string]fs.FileInfo{}}, nil
+}
+
+func (o *osFS) open(path string, flag int) (file, error) {
+	f, err := o.root.OpenFile(path, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (o *osFS) mkdir(path string) error {
+	if err := o.root.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
+func (o *osFS) remove(path string) error     { return o.root.Remove(path) }
+func (o *osFS) close() error                 { return o.root.Close() }
+
+func (o *osFS) names(dir string) ([]string, error) {
+	f, err := o.root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (o *osFS) syncDir(dir string) error {
+	f, err := o.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func (o *osFS) syncAll() error {
+	syscall.Sync()
+	return nil
+}
+
+// reachable is called by one goroutine at a time.
+func (o *osFS) reachable() error {
+	for _, name := range [...]string{".", streamsDir, journalDir} {
+		path := filepath.Join(o.dir, name)
+		now, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		then, ok := o.opened[name]
+		if !ok {
+			if then, err = o.root.Stat(name); err != nil {
+				return err
+			}
+			o.opened[name] = then
+		}
+		if !os.SameFile(now, then) {
+			return fmt.Errorf("folder %s is not the one that was opened", path)
+		}
+	}
+	return nil
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) truncate(size int64) error { return f.Truncate(size) }
+func (f osFile) close() error              { return f.Close() }
+
+func (f osFile) size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f osFile) linked() (bool, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || stat.Nlink > 0, nil
+}

@@ -1,0 +1,227 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+const (
+	journalSuffix = ".journal"
+
+	// A frame begins with a line of fixed length: which journal, which frame of it, how many bytes of lines follow, and the
+	// checksum of all that.
+	frameHead = `{"generation":"`
+	frameSeq  = `","sequence":"`
+	frameLen  = `","length":"`
+	headerLen = len(frameHead) + 16 + len(frameSeq) + 16 + len(frameLen) + 16 + sealLen + 1
+	maxFrame  = 128 << 20
+	growth    = 256 << 10 // what a journal is extended by, written with zeros so that a later sync need not write where the file's blocks are
+	reserve   = 4 << 10   // what appends leave of it, for deletions on a full disk
+)
+
+// journal is one file of frames. All but names is the committer's alone while it is the current one.
+type journal struct {
+	number    uint64 // its generation, and its file's name
+	path      string
+	file      file
+	sequence  uint64          // of the next frame
+	end       int64           // where it goes
+	allocated int64           // up to here the file exists, with zeros behind end
+	names     map[string]bool // the streams in it, and whether they exist after it
+	unsynced  bool            // written without syncs, before the machine was started again
+}
+
+func journalPath(number uint64) string {
+	return fmt.Sprintf("%s/%016d%s", journalDir, number, journalSuffix)
+}
+
+// journalNumber is the number in a journal's file name, 0 where it is none.
+func journalNumber(name string) uint64 {
+	digits, ok := strings.CutSuffix(name, journalSuffix)
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if !ok || err != nil || len(digits) != 16 {
+		return 0
+	}
+	return n
+}
+
+// createJournal makes the file and makes its name durable.
+func createJournal(fsys fsys, number uint64) (*journal, error) {
+	j := &journal{number: number, path: journalPath(number), names: map[string]bool{}}
+	f, err := fsys.open(j.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, err
+	}
+	j.file = f
+	if err = j.reach(int64(headerLen) + reserve); err == nil {
+		if err = f.sync(); err == nil {
+			err = fsys.syncDir(journalDir)
+		}
+	}
+	if err != nil {
+		f.close()
+		return nil, errors.Join(err, fsys.remove(j.path))
+	}
+	return j, nil
+}
+
+// reach makes sure that size bytes of the file exist. Where there is no room for a whole step it takes what is needed.
+func (j *journal) reach(size int64) (err error) {
+	if size <= j.allocated {
+		return nil
+	}
+	for _, target := range [...]int64{(size + growth - 1) / growth * growth, size} {
+		_, err = j.file.WriteAt(make([]byte, target-j.allocated), j.allocated)
+		if err == nil {
+			j.allocated = target
+			return nil
+		}
+		if err := j.file.truncate(j.allocated); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// seal completes the header of a frame, for which room was left.
+func (j *journal) seal(frame []byte) {
+	h := append(frame[:0], frameHead...)
+	h = appendNumber(h, j.number)
+	h = appendNumber(append(h, frameSeq...), j.sequence)
+	h = appendNumber(append(h, frameLen...), uint64(len(frame)-headerLen))
+	h = append(h, '"')
+	sum := crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, frame[headerLen:])
+	h = append(appendSum(append(h, beforeSum...), sum), afterSum...)
+}
+
+func appendNumber(b []byte, n uint64) []byte {
+	s := strconv.FormatUint(n, 10)
+	return append(append(b, "0000000000000000"[len(s):]...), s...)
+}
+
+// write puts the frame at the end of the journal, not yet durable. Where it fails, undo is due.
+func (j *journal) write(frame []byte, room int64) error {
+	if err := j.reach(j.end + int64(len(frame)) + room); err != nil {
+		return err
+	}
+	_, err := j.file.WriteAt(frame, j.end)
+	return err
+}
+
+// undo takes the frame back that was written last: with its header gone it is the end. It needs no room on the disk.
+func (j *journal) undo() error {
+	if j.allocated < j.end+int64(headerLen) {
+		return nil // not a byte of it was written
+	}
+	if _, err := j.file.WriteAt(make([]byte, headerLen), j.end); err != nil {
+		return err
+	}
+	return j.file.sync()
+}
+
+// header is what a frame's first line says.
+type header struct {
+	generation, sequence uint64
+	length               int64
+	sum                  []byte
+}
+
+// parseHeader reads a header of b's first bytes; the checksum is not looked at.
+func parseHeader(b []byte) (h header, ok bool) {
+	if len(b) < headerLen {
+		return h, false
+	}
+	number := func(before string) uint64 {
+		if ok = ok && string(b[:len(before)]) == before; !ok {
+			return 0
+		}
+		n, err := strconv.ParseUint(string(b[len(before):len(before)+16]), 10, 64)
+		ok = err == nil
+		b = b[len(before)+16:]
+		return n
+	}
+	ok = true
+	h.generation, h.sequence, h.length = number(frameHead), number(frameSeq), int64(number(frameLen))
+	if !ok || string(b[:1+len(beforeSum)]) != `"`+beforeSum || string(b[1+len(beforeSum)+8:1+sealLen]) != afterSum {
+		return h, false
+	}
+	h.sum = b[1+len(beforeSum) : 1+len(beforeSum)+8]
+	return h, h.length <= maxFrame
+}
+
+// frameAt returns the lines of the frame at pos, nil where there is no whole one of this journal.
+func (j *journal) frameAt(pos, size int64) (lines []byte, h header, err error) {
+	if pos+int64(headerLen) > size {
+		return nil, h, nil
+	}
+	head := make([]byte, headerLen)
+	if _, err := j.file.ReadAt(head, pos); err != nil {
+		return nil, h, err
+	}
+	h, ok := parseHeader(head)
+	if !ok || h.generation != j.number || pos+int64(headerLen)+h.length > size {
+		return nil, h, nil
+	}
+	lines = make([]byte, h.length)
+	if _, err := j.file.ReadAt(lines, pos+int64(headerLen)); err != nil {
+		return nil, h, err
+	}
+	sum := crc32.Update(crc32.Checksum(head[:headerLen-sealLen], castagnoli), castagnoli, lines)
+	if !bytes.Equal(h.sum, appendSum(nil, sum)) {
+		return nil, h, nil
+	}
+	return lines, h, nil
+}
+
+// frames calls use with the lines of each frame and their place, and sets end and sequence to what follows the last. Clean
+// tells that nothing was written behind it. A whole frame of this journal further on means that what lies between was
+// damaged since: *streamlib.CorruptError.
+func (j *journal) frames(use func(lines []byte, at int64) error) (clean bool, err error) {
+	size, err := j.file.size()
+	if err != nil {
+		return false, err
+	}
+	j.allocated = size
+	for {
+		lines, h, err := j.frameAt(j.end, size)
+		if err != nil {
+			return false, err
+		}
+		if lines == nil || h.sequence != j.sequence {
+			break
+		}
+		if err := use(lines, j.end+int64(headerLen)); err != nil {
+			return false, err
+		}
+		j.end += int64(headerLen) + int64(len(lines))
+		j.sequence++
+	}
+	clean = true
+	for s := (scanner{f: j.file, pos: j.end, size: size, chunk: 64 << 10}); s.pos < size; {
+		begin := s.pos
+		line, err := s.next()
+		if err != nil {
+			return false, err
+		}
+		if clean && len(bytes.TrimLeft(line, "\x00")) > 0 {
+			clean = false
+		}
+		if i := bytes.LastIndex(line, []byte(frameHead)); i >= 0 {
+			begin += int64(i) // behind zeros, or behind what is damaged; data can look like a header but for the line's end
+			if lines, h, err := j.frameAt(begin, size); err != nil {
+				return false, err
+			} else if lines != nil && h.sequence >= j.sequence {
+				return false, &streamlib.CorruptError{File: j.path, Offset: j.end,
+					Reason: fmt.Sprintf("frame %d is damaged, frame %d at byte %d is whole", j.sequence, h.sequence, begin)}
+			}
+		}
+	}
+	return clean, nil
+}

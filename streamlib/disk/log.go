@@ -1,0 +1,293 @@
+package disk
+
+import (
+	"bytes"
+	"container/list"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// log is one stream's open file.
+type log struct {
+	name   string
+	quoted []byte
+	path   string
+
+	opening sync.Once
+	err     error // of opening
+
+	// The committer's alone: what the log is once the open batch is applied.
+	round  uint64 // of the commit that set the rest
+	exists bool
+	end    int64
+	next   streamlib.Offset
+	lost   bool // somebody removed the file
+
+	mu      sync.Mutex // guards what is published
+	file    file       // nil while there is none; set once
+	size    int64      // up to here the file is durable and served
+	tail    streamlib.Offset
+	updated time.Time
+	corrupt *streamlib.CorruptError // the end of the file is damaged: no tail
+
+	// The store's mu guards these.
+	refs   int
+	dirty  bool // has bytes that were not synced
+	writes int  // counts what makes it dirty
+	place  *list.Element
+}
+
+func newLog(name string) *log {
+	return &log{name: name, quoted: quote(name), path: path(name)}
+}
+
+func (l *log) published() (f file, size int64, tail streamlib.Offset) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file, l.size, l.tail
+}
+
+func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.size, l.tail, l.updated = size, tail, updated
+}
+
+// open opens the stream's file, if it has one, and reads its last line.
+func (l *log) open(fsys fsys) (err error) {
+	if l.file, err = openAny(fsys, l.path); errors.Is(err, fs.ErrNotExist) {
+		if l.file, err = adopt(fsys, l); l.file == nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err = l.readTail(); err != nil && isOlderForm(l.file) {
+		l.file.close()
+		if err = convert(fsys, l.path, l.path, l.name); err != nil {
+			return err
+		}
+		if l.file, err = openAny(fsys, l.path); err == nil {
+			err = l.readTail()
+		}
+	}
+	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
+		l.corrupt = corrupt
+		return nil
+	}
+	if err != nil && l.file != nil {
+		l.file.close()
+	}
+	return err
+}
+
+// openAny opens for reading alone what must not be written.
+func openAny(fsys fsys, path string) (file, error) {
+	f, err := fsys.open(path, os.O_RDWR)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return fsys.open(path, os.O_RDONLY)
+	}
+	return f, err
+}
+
+// readTail sets size and tail from the file's end.
+func (l *log) readTail() error {
+	size, err := l.file.size()
+	if err != nil {
+		return err
+	}
+	l.size = size
+	if size == 0 {
+		return nil
+	}
+	line, err := lastLine(l.file, size)
+	if err != nil {
+		return err
+	}
+	e, err := parseLine(line, l.quoted)
+	if err == errControl {
+		err = unreplayedReason(line)
+	}
+	if err != nil {
+		return l.damaged(size-int64(len(line)), err)
+	}
+	l.tail, l.updated = e.Offset+1, e.CreatedAt()
+	return nil
+}
+
+func (l *log) damaged(at int64, reason error) error {
+	return &streamlib.CorruptError{File: l.path, Offset: at, Reason: reason.Error()}
+}
+
+// lastLine returns what stands behind the last line's end but one.
+func lastLine(f io.ReaderAt, size int64) ([]byte, error) {
+	for n := int64(4 << 10); ; n *= 8 {
+		n = min(n, size)
+		b := make([]byte, n)
+		if _, err := f.ReadAt(b, size-n); err != nil {
+			return nil, err
+		}
+		if i := bytes.LastIndexByte(b[:n-1], '\n'); i >= 0 || n == size || n > maxLine {
+			return b[i+1:], nil
+		}
+	}
+}
+
+// scanner goes along the lines of a file from pos, where one begins, to size. The lines it returned stay as they are.
+type scanner struct {
+	f     io.ReaderAt
+	pos   int64
+	size  int64
+	chunk int64  // what to read at once
+	ahead []byte // what was read and not returned
+	end   int    // of the next line in ahead, 0 where that is not known
+}
+
+// buffered tells whether the next line is in memory.
+func (s *scanner) buffered() bool {
+	if s.end == 0 {
+		s.end = bytes.IndexByte(s.ahead, '\n') + 1
+	}
+	return s.end > 0
+}
+
+// next returns the next line. A line without its end is the file's last, or longer than a line can be. At size it is io.EOF.
+func (s *scanner) next() ([]byte, error) {
+	for n := s.chunk; !s.buffered(); n *= 8 {
+		have := int64(len(s.ahead))
+		n = min(max(n, have), s.size-s.pos)
+		if n == 0 {
+			return nil, io.EOF
+		}
+		if n == have || have > maxLine {
+			s.end = len(s.ahead)
+			break
+		}
+		b := make([]byte, n)
+		copy(b, s.ahead)
+		if _, err := s.f.ReadAt(b[have:], s.pos+have); err != nil {
+			return nil, err
+		}
+		s.ahead = b
+	}
+	line := s.ahead[:s.end:s.end]
+	s.ahead, s.pos, s.end = s.ahead[s.end:], s.pos+int64(s.end), 0
+	return line, nil
+}
+
+// seek returns where the line of offset o begins and ends, searching the file below size. It is right when all lines up
+// to that one are whole, whatever stands behind: what is no line is taken for being behind.
+func (l *log) seek(o streamlib.Offset, size int64) (begin, end int64, err error) {
+	const near = 64 << 10
+	low, high := int64(0), size // the line begins in [low, high)
+	for mid := size - near; mid > low && (high-low > near || mid == size-near); mid = low + (high-low)/2 {
+		first, line, err := lineFrom(l.file, mid, high, size)
+		if err != nil {
+			return 0, 0, err
+		}
+		if e, err := parseLine(line, l.quoted); err == nil && e.Offset <= o {
+			low = first
+		} else {
+			high = mid
+		}
+	}
+	for s := (scanner{f: l.file, pos: low, size: size, chunk: near}); ; {
+		begin := s.pos
+		line, err := s.next()
+		if err == io.EOF {
+			return 0, 0, l.damaged(size, fmt.Errorf("the file ends before offset %d", o))
+		} else if err != nil {
+			return 0, 0, err
+		}
+		e, err := parseLine(line, l.quoted)
+		if err == nil && e.Offset > o {
+			err = fmt.Errorf("offset %d where %d or one before it should be", e.Offset, o)
+		}
+		if err != nil {
+			return 0, 0, l.damaged(begin, err)
+		}
+		if e.Offset == o {
+			return begin, s.pos, nil
+		}
+	}
+}
+
+// lineFrom returns the first line that begins in [from, high), where from > 0; none where there is none.
+func lineFrom(f io.ReaderAt, from, high, size int64) (begin int64, line []byte, err error) {
+	s := scanner{f: f, pos: from - 1, size: size, chunk: 4 << 10}
+	if _, err = s.next(); err != nil || s.pos >= high {
+		return s.pos, nil, err
+	}
+	begin = s.pos
+	if line, err = s.next(); err == io.EOF {
+		err = nil
+	}
+	return begin, line, err
+}
+
+// read yields the events in [from, to) that are published.
+func (l *log) read(from, to streamlib.Offset, yield func([]streamlib.Event, error) bool) {
+	f, size, tail := l.published()
+	if l.corrupt == nil {
+		to = min(to, tail)
+	}
+	if from >= to || f == nil {
+		return
+	}
+	s := scanner{f: f, size: size, chunk: 16 << 10}
+	if from > 0 {
+		var err error
+		if s.pos, _, err = l.seek(from, size); err != nil {
+			yield(nil, err)
+			return
+		}
+	}
+	var events []streamlib.Event
+	for from < to {
+		if !s.buffered() {
+			if len(events) > 0 {
+				if !yield(events, nil) {
+					return
+				}
+				events = make([]streamlib.Event, 0, len(events)+len(events)/8+1)
+				s.chunk = 256 << 10
+			}
+		}
+		begin := s.pos
+		line, err := s.next()
+		var e streamlib.Event
+		if err == nil {
+			if e, err = parseLine(line, l.quoted); err == nil && e.Offset != from {
+				err = fmt.Errorf("offset %d where %d should be", e.Offset, from)
+			}
+			if err != nil {
+				err = l.damaged(begin, err)
+			}
+		} else if err == io.EOF {
+			err = l.damaged(begin, fmt.Errorf("the file ends before offset %d", from))
+			if l.corrupt != nil {
+				err = l.corrupt
+			}
+		}
+		if err != nil {
+			if len(events) == 0 || yield(events, nil) {
+				yield(nil, err)
+			}
+			return
+		}
+		events = append(events, e)
+		from++
+	}
+	if len(events) > 0 {
+		yield(events, nil)
+	}
+}

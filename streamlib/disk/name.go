@@ -1,0 +1,89 @@
+package disk
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+const (
+	streamsDir = "streams"
+	journalDir = "journal"
+	formatFile = "format"
+
+	suffix  = ".json"
+	maxStem = 220 // of the 255 bytes of a file name, less room for the suffixes of what recovery keeps
+)
+
+// stem encodes a stream's name into the name of its file without suffix: lower-case letters, digits, '-', '_' and '.'
+// stand for themselves, any other byte is '%' and two lower-case hex digits. So are a dot at the beginning, which would hide the file,
+// and the first letter of what Windows takes for a device. No two names have the same stem, whether or not the file
+// system tells upper from lower case or composes characters. A name whose stem would be too long has '~' and the SHA-256 of the
+// name instead; its events tell the name.
+func stem(name string) string {
+	const hexDigits = "0123456789abcdef"
+	var b strings.Builder
+	device := isDevice(name)
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case i == 0 && (c == '.' || device), !plain(c):
+			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() > maxStem {
+		sum := sha256.Sum256([]byte(name))
+		return "~" + hex.EncodeToString(sum[:])
+	}
+	return b.String()
+}
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.'
+}
+
+// isDevice: learn.microsoft.com/windows/win32/fileio/naming-a-file. Upper-case letters are encoded anyway.
+func isDevice(name string) bool {
+	base, _, _ := strings.Cut(name, ".")
+	switch base {
+	case "con", "prn", "aux", "nul":
+		return true
+	}
+	return len(base) == 4 && (base[:3] == "com" || base[:3] == "lpt") && '0' <= base[3] && base[3] <= '9'
+}
+
+// unstem is the name whose stem s is. Where s is nobody's stem, it is a file of the older form under the stream's raw
+// name. Hashed tells that only the file itself can say.
+func unstem(s string) (name string, hashed bool) {
+	if strings.HasPrefix(s, "~") {
+		return "", true
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '%' && i+2 < len(s) {
+			if decoded, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+				c = decoded[0]
+				i += 2
+			}
+		}
+		b = append(b, c)
+	}
+	if name = string(b); stem(name) != s {
+		return s, false
+	}
+	return name, false
+}
+
+// path is where the stream's events are.
+func path(name string) string { return streamsDir + "/" + stem(name) + suffix }
+
+// rawPath is where the older form had them, "" where that is the same or cannot be a file's name.
+func rawPath(name string) string {
+	if name == stem(name) || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name)+len(suffix) > 255 {
+		return ""
+	}
+	return streamsDir + "/" + name + suffix
+}

@@ -1,0 +1,144 @@
+package disk
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// isOlderForm tells whether the file begins like {"events":[…]}, the form of the first implementation.
+func isOlderForm(f file) bool {
+	size, err := f.size()
+	if err != nil {
+		return false
+	}
+	b := make([]byte, min(size, 64))
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return false
+	}
+	rest, ok := bytes.CutPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("{"))
+	return ok && bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(`"events"`))
+}
+
+// adopt opens the file that the first implementation kept under the stream's raw name, and gives it its own name. The file is
+// nil where there is none.
+func adopt(fsys fsys, l *log) (file, error) {
+	raw := rawPath(l.name)
+	if raw == "" {
+		return nil, nil
+	}
+	f, err := fsys.open(raw, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	older := isOlderForm(f)
+	f.close()
+	if !older {
+		return nil, nil
+	}
+	if err := convert(fsys, raw, l.path, l.name); err != nil {
+		return nil, err
+	}
+	return fsys.open(l.path, os.O_RDWR)
+}
+
+// convert makes the stream's file at to from the older form at from. The new file is whole and durable before it has its
+// name; until then from is as it was.
+func convert(fsys fsys, from, to, name string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("convert %s: %w", from, err)
+		}
+	}()
+	old, err := fsys.open(from, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer old.close()
+	size, err := old.size()
+	if err != nil {
+		return err
+	}
+	made := to + ".converting"
+	f, err := fsys.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
+	if err := rewrite(out, io.NewSectionReader(old, 0, size), from, name); err != nil {
+		return err
+	}
+	if err := errors.Join(out.Flush(), f.sync()); err != nil {
+		return err
+	}
+	if err := fsys.rename(made, to); err != nil {
+		return err
+	}
+	if err := fsys.syncDir(streamsDir); err != nil {
+		return err
+	}
+	if from == to {
+		return nil
+	}
+	if err := fsys.remove(from); err != nil {
+		return err
+	}
+	return fsys.syncDir(streamsDir)
+}
+
+// rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are kept,
+// but one that is before its predecessor's, as a clock that was set back leaves it, becomes that.
+func rewrite(out io.Writer, in io.Reader, from, name string) error {
+	d := json.NewDecoder(in)
+	damaged := func(format string, args ...any) error {
+		return &streamlib.CorruptError{File: from, Offset: d.InputOffset(), Reason: fmt.Sprintf(format, args...)}
+	}
+	for _, want := range []json.Token{json.Delim('{'), "events", json.Delim('[')} {
+		if token, err := d.Token(); err != nil || token != want {
+			return damaged("%v where %v should be (%v)", token, want, err)
+		}
+	}
+	var last time.Time
+	var line []byte
+	for o := streamlib.Offset(0); d.More(); o++ {
+		var old struct {
+			Offset    string
+			Data      json.RawMessage
+			CreatedAt time.Time
+		}
+		if err := d.Decode(&old); err != nil {
+			return damaged("event %d: %v", o, err)
+		}
+		if at, err := streamlib.ParseOffset(old.Offset); err != nil || at != o {
+			return damaged("offset %q where %d should be", old.Offset, o)
+		}
+		if t := old.CreatedAt.UTC().Truncate(time.Millisecond); t.After(last) {
+			last = t
+		}
+		record, err := streamlib.NewRecord(o, name, old.Data, last)
+		if err != nil {
+			return damaged("event %d: %v", o, err)
+		}
+		line = appendLine(line[:0], record)
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+	}
+	for _, want := range []json.Token{json.Delim(']'), json.Delim('}')} {
+		if token, err := d.Token(); err != nil || token != want {
+			return damaged("%v where %v should be (%v)", token, want, err)
+		}
+	}
+	return nil
+}

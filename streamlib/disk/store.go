@@ -1,0 +1,846 @@
+package disk
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/internal/commit"
+)
+
+// Options of a Store; the zero value is ready to use.
+type Options struct {
+	// NoSync acknowledges what the operating system has and the disk may not have yet: for tests and for data that may be lost.
+	NoSync      bool
+	MaxOpen     int          // files of streams to keep open; 0 is 512
+	JournalSize int64        // how large a journal grows before the next one is begun, in bytes; 0 is 64 MiB
+	MaxNames    int          // how many streams it names before that; 0 is 4,096
+	Log         *slog.Logger // nil discards
+}
+
+// A Store is a streamlib.Storage on a folder.
+type Store struct {
+	fs      fsys
+	lock    io.Closer
+	options Options
+	commits commit.Group[*request]
+
+	// The committer's alone.
+	journal *journal // nil until something is to be written
+	number  uint64   // of the last journal there was
+	frames  uint64   // in it
+	round   uint64   // counts commits
+	frame   []byte
+
+	mu      sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
+	logs    map[string]*log
+	recent  *list.List // of logs, the last used first
+	full    []*journal // waiting for their checkpoint, in order
+	broken  error      // why there are no more appends: a sync failed, or the store was closed
+	failed  bool       // a sync did
+	work    *sync.Cond // full or broken changed
+	running sync.WaitGroup
+}
+
+// request is one append or, without events, one deletion; without a name it is the end.
+type request struct {
+	name     string
+	events   []streamlib.Event
+	size     int
+	log      *log
+	from, to int // its lines in the frame
+	err      error
+}
+
+// Open opens the folder dir, which it makes where there is none, and takes it for this process: ErrLocked where another
+// has it. It replays what a former process left in the journal; where that is damaged it is *streamlib.CorruptError. It
+// starts one goroutine, for checkpoints, which Close ends.
+func Open(dir string, o Options) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	root, err := openFS(dir)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s, err := openStore(root, o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", dir, err), root.close(), lock.Close())
+	}
+	s.lock = lock
+	s.running.Go(s.checkpoints)
+	return s, nil
+}
+
+// openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
+func openStore(root fsys, o Options) (*Store, error) {
+	if o.MaxOpen == 0 {
+		o.MaxOpen = 512
+	}
+	if o.JournalSize == 0 {
+		o.JournalSize = 64 << 20
+	}
+	if o.MaxNames == 0 {
+		o.MaxNames = 4096
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{fs: root, options: o, logs: map[string]*log{}, recent: list.New()}
+	s.work = sync.NewCond(&s.mu)
+	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
+	if err := s.prepareFolder(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+const format = "durable-streams 1\n"
+
+// prepareFolder makes what belongs into a folder. One that cannot be written is taken as it is.
+func (s *Store) prepareFolder() error {
+	f, err := s.fs.open(formatFile, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = s.makeFolder()
+		if classify(err) == streamlib.ErrUnavailable {
+			return nil
+		}
+		return err
+	} else if err != nil {
+		return err
+	}
+	defer f.close()
+	size, err := f.size()
+	if err != nil {
+		return err
+	}
+	b := make([]byte, min(size, 100))
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return err
+	}
+	if string(b) != format {
+		return fmt.Errorf("the folder's format is %q, this version knows %q: it was left as it is", bytes.TrimSpace(b), strings.TrimSpace(format))
+	}
+	return nil
+}
+
+// makeFolder writes the format last, so that where it is everything is.
+func (s *Store) makeFolder() error {
+	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)); err != nil {
+		return err
+	}
+	made := formatFile + ".new"
+	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(format), 0)
+	if err = errors.Join(err, f.sync(), f.close()); err != nil {
+		return err
+	}
+	if err := s.fs.rename(made, formatFile); err != nil {
+		return err
+	}
+	return s.fs.syncDir(".")
+}
+
+// classify returns the sentinel for what the operating system said, nil where there is none.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return streamlib.ErrFull
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return streamlib.ErrUnavailable
+	}
+	return nil
+}
+
+// classified is an error for what stored nothing.
+func classified(err error) error {
+	if kind := classify(err); kind != nil {
+		return fmt.Errorf("%w: %w", kind, err)
+	}
+	return err
+}
+
+func (s *Store) Append(name string, events []streamlib.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	r := &request{name: name, events: events}
+	for _, e := range events {
+		r.size += len(e.Record()) + sealLen
+	}
+	s.commits.Do(r)
+	return r.err
+}
+
+func (s *Store) Delete(name string) error {
+	r := &request{name: name, size: streamlib.MaxBatch} // a frame of its own
+	s.commits.Do(r)
+	return r.err
+}
+
+var errClosed = fmt.Errorf("%w: the storage is closed", streamlib.ErrUnavailable)
+
+// commit is called by one goroutine at a time. Journal, sync, apply, publish: see doc.go.
+func (s *Store) commit(batch []*request) {
+	for _, r := range batch {
+		r.err = errors.New("the commit did not finish")
+	}
+	held := batch[:0:0]
+	defer func() {
+		for _, r := range held {
+			s.release(r.log)
+		}
+	}()
+	fail := func(err error) {
+		for _, r := range held {
+			r.err = err
+		}
+	}
+	if batch[0].name == "" {
+		s.end()
+		return
+	}
+	s.round++
+	frame := append(s.frame[:0], make([]byte, headerLen)...)
+	for _, r := range batch {
+		if r.err = s.prepare(r); r.err == nil && r.log != nil {
+			held = append(held, r)
+			r.from = len(frame)
+			frame = r.appendLines(frame)
+			r.to = len(frame)
+		}
+	}
+	if len(held) == 0 {
+		return
+	}
+	if cap(frame) <= 1<<20 {
+		s.frame = frame
+	}
+	if err := s.begin(); err != nil {
+		fail(classified(err))
+		return
+	}
+	if err := s.write(frame, held[0].events == nil); err != nil {
+		fail(err)
+		return
+	}
+	for i, r := range held {
+		s.journal.names[r.name] = r.events != nil
+		if err := s.apply(r, frame); err != nil {
+			fail(s.takeBack(held[:i+1], fmt.Errorf("%s: %w", r.log.path, err)))
+			return
+		}
+	}
+	s.journal.end += int64(len(frame))
+	s.journal.sequence++
+	for _, r := range held {
+		s.publish(r)
+		r.err = nil
+	}
+	if s.journal.end >= s.options.JournalSize || len(s.journal.names) >= s.options.MaxNames {
+		s.rotate()
+	}
+}
+
+// prepare finds out whether r can be committed. The log it takes is nil where there is nothing to do.
+func (s *Store) prepare(r *request) error {
+	s.mu.Lock()
+	err := s.broken
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.fs.reachable(); err != nil {
+		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
+	}
+	l, err := s.acquire(r.name)
+	if err != nil {
+		return classified(err)
+	}
+	if l.round != s.round {
+		f, size, tail := l.published()
+		l.round, l.exists, l.end, l.next = s.round, f != nil, size, tail
+	}
+	if err = s.check(l, r); err != nil || r.events == nil && !l.exists {
+		s.release(l)
+		return err
+	}
+	l.next += streamlib.Offset(len(r.events))
+	r.log = l
+	return nil
+}
+
+func (s *Store) check(l *log, r *request) error {
+	if r.events == nil {
+		return nil
+	}
+	if l.corrupt != nil {
+		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, l.corrupt)
+	}
+	gone := !l.exists && s.journalled(r.name)
+	if l.exists {
+		linked, err := l.file.linked()
+		if err != nil {
+			return classified(err)
+		}
+		if gone = !linked; gone && !l.lost {
+			l.lost = true
+			s.mu.Lock()
+			l.refs++ // it stays what it is until the next start
+			s.mu.Unlock()
+		}
+	}
+	if gone {
+		return fmt.Errorf("%w: somebody removed %s", streamlib.ErrUnavailable, l.path)
+	}
+	if r.events[0].Offset != l.next {
+		return &streamlib.ConflictError{Stream: r.name, Tail: l.next, Want: r.events[0].Offset}
+	}
+	return nil
+}
+
+// journalled tells whether a journal has events of the stream that were not deleted.
+func (s *Store) journalled(name string) bool {
+	s.mu.Lock()
+	journals := slices.Clone(s.full)
+	s.mu.Unlock()
+	if s.journal != nil {
+		journals = append(journals, s.journal)
+	}
+	for _, j := range slices.Backward(journals) {
+		if exists, ok := j.names[name]; ok {
+			return exists
+		}
+	}
+	return false
+}
+
+func (r *request) appendLines(frame []byte) []byte {
+	for _, e := range r.events {
+		frame = appendLine(frame, e.Record())
+	}
+	if r.events == nil {
+		record, _ := json.Marshal(deletion{r.name})
+		frame = appendLine(frame, record[:len(record)-1])
+	}
+	return frame
+}
+
+// deletion and opening are the journal's own records.
+type deletion struct {
+	Delete string `json:"delete"`
+}
+
+type opening struct {
+	Journal  uint64 `json:"journal"`
+	Previous uint64 `json:"previous"` // the journal before, 0 where that is gone
+	Frames   uint64 `json:"frames"`   // in that one
+	Sync     string `json:"sync"`     // always or none
+	Boot     string `json:"boot"`     // the run of the operating system, where syncs are left out
+}
+
+// begin makes sure that there is a journal. Its first frame says what the former one must have.
+func (s *Store) begin() error {
+	if s.journal != nil {
+		return nil
+	}
+	j, err := createJournal(s.fs, s.number+1)
+	if err != nil {
+		return fmt.Errorf("begin a journal: %w", err)
+	}
+	o := opening{Journal: j.number, Previous: s.number, Frames: s.frames, Sync: "always"}
+	if s.options.NoSync {
+		o.Sync, o.Boot = "none", bootID()
+	}
+	record, _ := json.Marshal(o)
+	frame := appendLine(make([]byte, headerLen), record[:len(record)-1])
+	j.seal(frame)
+	if err = j.write(frame, reserve); err == nil {
+		err = j.file.sync()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("begin a journal: %w", err), j.file.close(), s.fs.remove(j.path))
+	}
+	j.end, j.sequence = int64(len(frame)), 1
+	s.journal, s.number = j, j.number
+	return nil
+}
+
+// write makes the frame durable. An error that is classified has stored nothing; another leaves it open.
+func (s *Store) write(frame []byte, deletes bool) error {
+	room := int64(reserve)
+	if deletes {
+		room = 0
+	}
+	s.journal.seal(frame)
+	if err := s.journal.write(frame, room); err != nil {
+		return s.takeBack(nil, fmt.Errorf("%s: %w", s.journal.path, err))
+	}
+	if s.options.NoSync {
+		return nil
+	}
+	if err := s.journal.file.sync(); err != nil {
+		s.fail(err)
+		return fmt.Errorf("sync %s: %v", s.journal.path, err)
+	}
+	return nil
+}
+
+// takeBack undoes the frame that was written last and what of it was applied, durably, and returns the cause as the error of a
+// request that stored nothing. Where that fails, too, the outcome is open and the store fails.
+func (s *Store) takeBack(applied []*request, cause error) error {
+	var err error
+	for _, r := range applied {
+		f, size, _ := r.log.published()
+		switch {
+		case r.events == nil || f == nil:
+		case size == 0: // it was made for this frame
+			err = errors.Join(err, s.fs.remove(r.log.path))
+			s.drop(r.log)
+		default:
+			err = errors.Join(err, f.truncate(size), f.sync())
+		}
+	}
+	if err = errors.Join(err, s.journal.undo()); err != nil {
+		s.fail(err)
+		return fmt.Errorf("%v; taking it back: %v", cause, err)
+	}
+	return classified(cause)
+}
+
+// fail ends all appending: after a failed sync nobody knows what is on the disk. The next start finds out, from the journal.
+func (s *Store) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.failed {
+		s.failed = true
+		s.broken = fmt.Errorf("%w: a sync failed (%v): the server must be started again", streamlib.ErrUnavailable, err)
+		s.options.Log.Error("a sync failed: no more appends until the next start", "error", err)
+	}
+	s.work.Broadcast()
+}
+
+// apply writes what is durable in the journal to where it belongs.
+func (s *Store) apply(r *request, frame []byte) error {
+	l := r.log
+	if r.events == nil {
+		for _, path := range []string{rawPath(r.name), l.path} {
+			if err := s.fs.remove(path); path != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	}
+	s.mu.Lock()
+	l.dirty = true
+	l.writes++
+	s.mu.Unlock()
+	if !l.exists {
+		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.file, l.exists = f, true
+		l.mu.Unlock()
+	}
+	_, err := l.file.WriteAt(frame[r.from:r.to], l.end)
+	l.end += int64(r.to - r.from)
+	return err
+}
+
+// publish lets readers see what r did.
+func (s *Store) publish(r *request) {
+	if r.events == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.log.dirty = false
+		s.forget(r.log)
+		return
+	}
+	last := r.events[len(r.events)-1]
+	r.log.publish(r.log.end, last.Offset+1, last.CreatedAt())
+}
+
+// acquire returns the stream's log, open, for use until it is released.
+func (s *Store) acquire(name string) (*log, error) {
+	s.mu.Lock()
+	l := s.logs[name]
+	if l == nil {
+		l = newLog(name)
+		l.place = s.recent.PushFront(l)
+		s.logs[name] = l
+	} else {
+		s.recent.MoveToFront(l.place)
+	}
+	l.refs++
+	s.mu.Unlock()
+	l.opening.Do(func() { l.err = l.open(s.fs) })
+	if l.err != nil {
+		s.drop(l)
+		s.release(l)
+		return nil, l.err
+	}
+	return l, nil
+}
+
+// drop makes the log one that nobody finds; who has it keeps it.
+func (s *Store) drop(l *log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(l)
+}
+
+func (s *Store) forget(l *log) {
+	if s.logs[l.name] == l {
+		delete(s.logs, l.name)
+		s.recent.Remove(l.place)
+	}
+}
+
+// release gives the log back. The files that are then too many are closed, those without unsynced bytes first. A file with
+// some is synced before, or an error of the disk could go unseen, and found until then, or a checkpoint could miss them.
+func (s *Store) release(l *log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.refs--
+	if l.refs > 0 {
+		return
+	}
+	if l.file == nil || l.corrupt != nil {
+		s.forget(l) // nothing to keep, or to be looked at again
+	}
+	if s.logs[l.name] != l {
+		s.shut(l)
+	}
+	for len(s.logs) > s.options.MaxOpen {
+		old := s.idle(false)
+		if old == nil {
+			if old = s.idle(true); old == nil || s.failed {
+				return
+			}
+			old.refs++
+			s.mu.Unlock()
+			err := s.syncFile(old)
+			s.mu.Lock()
+			if old.refs--; err != nil {
+				return
+			}
+			continue
+		}
+		s.forget(old)
+		s.shut(old)
+	}
+}
+
+// idle returns the log that was not used for longest, nil where all are in use. The caller holds mu.
+func (s *Store) idle(dirty bool) *log {
+	for e := s.recent.Back(); e != nil; e = e.Prev() {
+		if l := e.Value.(*log); l.refs == 0 && l.dirty == dirty {
+			return l
+		}
+	}
+	return nil
+}
+
+// syncFile makes durable what was written to the log so far. The caller has acquired it.
+func (s *Store) syncFile(l *log) error {
+	s.mu.Lock()
+	dirty, writes := l.dirty, l.writes
+	s.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	if !s.options.NoSync {
+		if err := l.file.sync(); err != nil {
+			err = fmt.Errorf("%s: %w", l.path, err)
+			s.fail(err)
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.writes == writes {
+		l.dirty = false
+	}
+	return nil
+}
+
+// shut closes a log that nobody has and nobody finds.
+func (s *Store) shut(l *log) {
+	if l.file == nil {
+		return
+	}
+	if err := l.file.close(); err != nil {
+		s.options.Log.Error("close", "file", l.path, "error", err)
+	}
+}
+
+// rotate leaves the journal to its checkpoint. The next commit begins another.
+func (s *Store) rotate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = append(s.full, s.journal)
+	s.journal, s.frames = nil, s.journal.sequence
+	s.work.Broadcast()
+}
+
+// checkpoints does what there is to do until the store is closed or has failed.
+func (s *Store) checkpoints() {
+	for {
+		s.mu.Lock()
+		for len(s.full) == 0 && s.broken == nil {
+			s.work.Wait()
+		}
+		s.mu.Unlock()
+		if !s.checkpoint() {
+			return
+		}
+	}
+}
+
+// checkpoint makes durable what the oldest full journal names, and removes it. It tells whether it did.
+func (s *Store) checkpoint() bool {
+	s.mu.Lock()
+	if len(s.full) == 0 || s.failed {
+		s.mu.Unlock()
+		return false
+	}
+	j, waiting := s.full[0], len(s.full)-1
+	s.mu.Unlock()
+	start := time.Now()
+	if err := s.settle(j); err != nil {
+		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
+		return false
+	}
+	s.mu.Lock()
+	s.full = s.full[1:]
+	s.mu.Unlock()
+	level := slog.LevelDebug
+	if waiting > 0 {
+		level = slog.LevelWarn // the disk is slower than the appends
+	}
+	s.options.Log.Log(context.Background(), level, "checkpoint", "journal", j.path, "streams", len(j.names), "took", time.Since(start), "journals waiting", waiting)
+	return true
+}
+
+func (s *Store) settle(j *journal) error {
+	if s.options.NoSync {
+		s.mu.Lock()
+		closing := s.broken != nil
+		s.mu.Unlock()
+		if closing {
+			if err := s.fs.syncAll(); err != nil {
+				return err
+			}
+		}
+	} else {
+		for _, name := range slices.Sorted(maps.Keys(j.names)) {
+			if err := s.syncLog(name); err != nil {
+				return err
+			}
+		}
+		if err := s.fs.syncDir(streamsDir); err != nil {
+			return err
+		}
+	}
+	return errors.Join(j.file.close(), removeJournal(s.fs, j.path))
+}
+
+// removeJournal removes one durably: its follower must never be gone before it.
+func removeJournal(fsys fsys, path string) error {
+	if err := fsys.remove(path); err != nil {
+		return err
+	}
+	return fsys.syncDir(journalDir)
+}
+
+// syncLog syncs the stream's file whether or not it is open.
+func (s *Store) syncLog(name string) error {
+	s.mu.Lock()
+	_, open := s.logs[name]
+	s.mu.Unlock()
+	if open {
+		l, err := s.acquire(name)
+		if err != nil {
+			return err
+		}
+		defer s.release(l)
+		return s.syncFile(l)
+	}
+	f, err := s.fs.open(path(name), os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // deleted since, as a later journal says
+	} else if err != nil {
+		return err
+	}
+	return errors.Join(f.sync(), f.close())
+}
+
+func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+	return func(yield func([]streamlib.Event, error) bool) {
+		l, err := s.acquire(name)
+		if err != nil {
+			yield(nil, classified(err))
+			return
+		}
+		defer s.release(l)
+		l.read(max(from, 0), to, yield)
+	}
+}
+
+func (s *Store) Stat(name string) (streamlib.Info, error) {
+	info := streamlib.Info{Name: name}
+	l, err := s.acquire(name)
+	if err != nil {
+		return info, classified(err)
+	}
+	defer s.release(l)
+	l.mu.Lock()
+	f, corrupt := l.file, l.corrupt
+	info.Size, info.Tail, info.UpdatedAt = l.size, l.tail, l.updated
+	l.mu.Unlock()
+	if corrupt != nil {
+		return info, corrupt
+	}
+	if info.Tail > 0 {
+		first, err := firstEvent(f, info.Size)
+		if err != nil {
+			return info, l.damaged(0, err)
+		}
+		info.CreatedAt = first.CreatedAt()
+	}
+	return info, nil
+}
+
+// firstEvent returns the event of the file's first line, of whichever stream it is.
+func firstEvent(f file, size int64) (streamlib.Event, error) {
+	s := scanner{f: f, size: size, chunk: 4 << 10}
+	line, err := s.next()
+	if err != nil {
+		return streamlib.Event{}, err
+	}
+	record, err := unseal(line)
+	if err != nil {
+		return streamlib.Event{}, err
+	}
+	return streamlib.ParseRecord(record)
+}
+
+func (s *Store) List(prefix, after string, limit int) ([]string, error) {
+	files, err := s.fs.names(streamsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, classified(err)
+	}
+	var names []string
+	for _, file := range files {
+		stem, ok := strings.CutSuffix(file, suffix)
+		if !ok {
+			continue
+		}
+		name, hashed := unstem(stem)
+		if hashed {
+			if name, err = s.nameIn(file); err != nil {
+				return nil, err
+			}
+		}
+		if strings.HasPrefix(name, prefix) && name > after && streamlib.CheckName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if limit > 0 && len(names) > limit {
+		names = names[:limit]
+	}
+	return names, nil
+}
+
+// nameIn returns the name that the events in a file have whose own name is a hash; "" where it has none any more.
+func (s *Store) nameIn(file string) (string, error) {
+	f, err := s.fs.open(streamsDir+"/"+file, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", classified(err)
+	}
+	defer f.close()
+	size, err := f.size()
+	if err != nil || size == 0 {
+		return "", err
+	}
+	e, err := firstEvent(f, size)
+	if err != nil {
+		s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", err)
+		return "", nil
+	}
+	return e.Stream(), nil
+}
+
+// Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder back.
+func (s *Store) Close() error {
+	s.commits.Do(&request{size: streamlib.MaxBatch})
+	s.running.Wait()
+	for s.checkpoint() {
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.logs {
+		s.forget(l) // what a reader still has is closed when it is released
+		if l.refs == 0 {
+			s.shut(l)
+		}
+	}
+	var err error
+	if s.failed {
+		err = s.broken
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return errors.Join(err, s.fs.close())
+}
+
+// end is the last commit.
+func (s *Store) end() {
+	if s.journal != nil {
+		s.rotate()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = errClosed
+	}
+	s.work.Broadcast()
+}
+
+// bootID names the run of the operating system, "" where nobody says: random(4).
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return string(bytes.TrimSpace(b))
+}
