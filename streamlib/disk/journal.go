@@ -35,7 +35,11 @@ type journal struct {
 	end       int64           // where it goes
 	allocated int64           // up to here the file exists, with zeros behind end
 	names     map[string]bool // the streams in it, and whether they exist after it
-	unsynced  bool            // written without syncs, before the machine was started again
+
+	// What reading it says.
+	clean  bool // nothing was written behind the last frame
+	noSync bool // it was written without syncs
+	lost   bool // and the machine was started again since
 }
 
 func journalPath(number uint64) string {
@@ -180,48 +184,49 @@ func (j *journal) frameAt(pos, size int64) (lines []byte, h header, err error) {
 	return lines, h, nil
 }
 
-// frames calls use with the lines of each frame and their place, and sets end and sequence to what follows the last. Clean
-// tells that nothing was written behind it. A whole frame of this journal further on means that what lies between was
-// damaged since: *streamlib.CorruptError.
-func (j *journal) frames(use func(lines []byte, at int64) error) (clean bool, err error) {
+// frames calls use with the lines of each frame and their place, and sets end and sequence to what follows the last. A
+// whole frame of this journal further on means that what lies between was damaged since: *streamlib.CorruptError.
+func (j *journal) frames(use func(lines []byte, at int64) error) error {
 	size, err := j.file.size()
 	if err != nil {
-		return false, err
+		return err
 	}
 	j.allocated = size
 	for {
 		lines, h, err := j.frameAt(j.end, size)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if lines == nil || h.sequence != j.sequence {
 			break
 		}
 		if err := use(lines, j.end+int64(headerLen)); err != nil {
-			return false, err
+			return err
 		}
 		j.end += int64(headerLen) + int64(len(lines))
 		j.sequence++
 	}
-	clean = true
+	j.clean = true
 	for s := (scanner{f: j.file, pos: j.end, size: size, chunk: 64 << 10}); s.pos < size; {
 		begin := s.pos
 		line, err := s.next()
 		if err != nil {
-			return false, err
+			return err
 		}
-		if clean && len(bytes.TrimLeft(line, "\x00")) > 0 {
-			clean = false
+		j.clean = j.clean && len(bytes.TrimLeft(line, "\x00")) == 0
+		i := bytes.LastIndex(line, []byte(frameHead)) // behind zeros, or what is damaged; data may look like a header but for the line's end
+		if i < 0 {
+			continue
 		}
-		if i := bytes.LastIndex(line, []byte(frameHead)); i >= 0 {
-			begin += int64(i) // behind zeros, or behind what is damaged; data can look like a header but for the line's end
-			if lines, h, err := j.frameAt(begin, size); err != nil {
-				return false, err
-			} else if lines != nil && h.sequence >= j.sequence {
-				return false, &streamlib.CorruptError{File: j.path, Offset: j.end,
-					Reason: fmt.Sprintf("frame %d is damaged, frame %d at byte %d is whole", j.sequence, h.sequence, begin)}
-			}
+		begin += int64(i)
+		lines, h, err := j.frameAt(begin, size)
+		if err != nil {
+			return err
+		}
+		if lines != nil && h.sequence >= j.sequence {
+			return &streamlib.CorruptError{File: j.path, Offset: j.end,
+				Reason: fmt.Sprintf("frame %d is damaged, frame %d at byte %d is whole", j.sequence, h.sequence, begin)}
 		}
 	}
-	return clean, nil
+	return nil
 }

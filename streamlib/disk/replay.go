@@ -31,9 +31,10 @@ type piece struct {
 	length  int
 }
 
-// recover replays the journals, oldest first, and removes them.
-func (s *Store) recover() error {
-	journals, plan, err := s.readJournals()
+// recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine was
+// started again since, any stream may be damaged, and is repaired.
+func (s *Store) recover(repair bool) error {
+	journals, plan, err := s.readJournals(repair)
 	defer func() {
 		for _, j := range journals {
 			j.file.close()
@@ -43,6 +44,13 @@ func (s *Store) recover() error {
 		return err
 	}
 	start := time.Now()
+	noSync, lost := false, false
+	for _, j := range journals {
+		if err := s.keepTorn(j); err != nil {
+			return err
+		}
+		noSync, lost = noSync || j.noSync, lost || j.lost
+	}
 	for i, name := range slices.Sorted(maps.Keys(plan)) {
 		if err := s.replay(plan[name]); err != nil {
 			return fmt.Errorf("replay %q: %w", name, err)
@@ -51,11 +59,20 @@ func (s *Store) recover() error {
 			s.options.Log.Info("replaying", "streams", i+1, "of", len(plan))
 		}
 	}
+	if lost {
+		if err := s.repairAll(nil); err != nil {
+			return err
+		}
+	}
+	if noSync {
+		if err := s.fs.syncAll(); err != nil {
+			return err
+		}
+	}
 	if err := s.fs.syncDir(streamsDir); err != nil {
 		return err
 	}
-	last := journals[len(journals)-1]
-	s.number = last.number
+	s.number = journals[len(journals)-1].number
 	for _, j := range journals {
 		if err := removeJournal(s.fs, j.path); err != nil {
 			return err
@@ -65,9 +82,10 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how many the one
-// before it has; so does nothing for the last, whose end may be torn.
-func (s *Store) readJournals() (journals []*journal, plan map[string]*replayed, err error) {
+// readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how many frames the
+// one before it has; nothing does so for the last, whose end may be torn. Damage is *streamlib.CorruptError, together
+// with what was read up to it; with lenient, and in a journal written without syncs, it is logged and the journal ends there.
+func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string]*replayed, err error) {
 	files, err := s.fs.names(journalDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
@@ -81,29 +99,28 @@ func (s *Store) readJournals() (journals []*journal, plan map[string]*replayed, 
 		}
 		j := &journal{number: number, path: journalDir + "/" + file}
 		if j.file, err = s.fs.open(j.path, os.O_RDWR); err != nil {
-			return journals, nil, err
+			return journals, plan, err
 		}
 		journals = append(journals, j)
-		before := journals[:len(journals)-1]
-		clean, err := j.frames(func(lines []byte, at int64) error {
+		err = j.frames(func(lines []byte, at int64) error {
 			if j.sequence == 0 {
-				return s.checkOpening(j, lines, before)
+				return j.open(lines, journals[:len(journals)-1], lenient)
 			}
 			return j.plan(plan, lines, at)
 		})
-		if err != nil {
-			return journals, nil, err
+		if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && (lenient || j.lost) {
+			s.say(fmt.Sprintf("%v; what follows there was given up", corrupt))
+			err = nil
 		}
-		if !clean {
-			if err := s.keepTorn(j); err != nil {
-				return journals, nil, err
-			}
+		if err != nil {
+			return journals, plan, err
 		}
 	}
 	return journals, plan, nil
 }
 
-func (s *Store) checkOpening(j *journal, lines []byte, before []*journal) error {
+// open reads the journal's first record.
+func (j *journal) open(lines []byte, before []*journal, lenient bool) error {
 	var o opening
 	record, err := unseal(lines)
 	if err == nil {
@@ -112,12 +129,14 @@ func (s *Store) checkOpening(j *journal, lines []byte, before []*journal) error 
 	if err != nil {
 		return &streamlib.CorruptError{File: j.path, Offset: int64(headerLen), Reason: "its first record: " + err.Error()}
 	}
-	if n := len(before); n > 0 && (before[n-1].number != o.Previous || before[n-1].sequence != o.Frames) {
-		p := before[n-1]
-		return &streamlib.CorruptError{File: p.path, Offset: p.end,
-			Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}
+	j.noSync = o.Sync == "none"
+	j.lost = j.noSync && (o.Boot == "" || o.Boot != bootID())
+	if n := len(before); n > 0 && !lenient {
+		if p := before[n-1]; !p.lost && (p.number != o.Previous || p.sequence != o.Frames) {
+			return &streamlib.CorruptError{File: p.path, Offset: p.end,
+				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}
+		}
 	}
-	j.unsynced = o.Sync == "none" && (o.Boot == "" || o.Boot != bootID())
 	return nil
 }
 
@@ -171,7 +190,10 @@ func (r *replayed) add(j *journal, at int64, length int) {
 
 // keepTorn copies what stands behind a journal's last frame. It was never acknowledged.
 func (s *Store) keepTorn(j *journal) error {
-	kept := j.path + ".torn"
+	if j.clean {
+		return nil
+	}
+	kept := fmt.Sprintf("%s.torn-%d", j.path, j.end)
 	n, err := s.copyTail(j.file, j.end, j.allocated, kept)
 	if err != nil || n == 0 {
 		return err
@@ -207,10 +229,8 @@ func (s *Store) copyTail(f io.ReaderAt, from, to int64, path string) (n int64, e
 func (s *Store) replay(r *replayed) error {
 	l := newLog(r.name)
 	if r.deleted {
-		for _, path := range []string{rawPath(r.name), l.path} {
-			if err := s.fs.remove(path); path != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+		if err := removeStream(s.fs, r.name); err != nil {
+			return err
 		}
 	}
 	if len(r.pieces) == 0 {

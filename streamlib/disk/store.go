@@ -38,6 +38,7 @@ type Store struct {
 	fs      fsys
 	lock    io.Closer
 	options Options
+	tell    func(string) // what Repair gave up; nil where nobody asked
 	commits commit.Group[*request]
 
 	// The committer's alone.
@@ -93,6 +94,14 @@ func Open(dir string, o Options) (*Store, error) {
 
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
 func openStore(root fsys, o Options) (*Store, error) {
+	s := newStore(root, o)
+	if err := s.prepareFolder(); err != nil {
+		return nil, err
+	}
+	return s, s.recover(false)
+}
+
+func newStore(root fsys, o Options) *Store {
 	if o.MaxOpen == 0 {
 		o.MaxOpen = 512
 	}
@@ -108,27 +117,26 @@ func openStore(root fsys, o Options) (*Store, error) {
 	s := &Store{fs: root, options: o, logs: map[string]*log{}, recent: list.New()}
 	s.work = sync.NewCond(&s.mu)
 	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
-	if err := s.prepareFolder(); err != nil {
-		return nil, err
-	}
-	if err := s.recover(); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s
 }
 
 const format = "durable-streams 1\n"
 
 // prepareFolder makes what belongs into a folder. One that cannot be written is taken as it is.
 func (s *Store) prepareFolder() error {
-	f, err := s.fs.open(formatFile, os.O_RDONLY)
+	err := s.checkFormat()
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.makeFolder()
-		if classify(err) == streamlib.ErrUnavailable {
+		if err = s.makeFolder(); classify(err) == streamlib.ErrUnavailable {
 			return nil
 		}
-		return err
-	} else if err != nil {
+	}
+	return err
+}
+
+// checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
+func (s *Store) checkFormat() error {
+	f, err := s.fs.open(formatFile, os.O_RDONLY)
+	if err != nil {
 		return err
 	}
 	defer f.close()
@@ -449,12 +457,7 @@ func (s *Store) fail(err error) {
 func (s *Store) apply(r *request, frame []byte) error {
 	l := r.log
 	if r.events == nil {
-		for _, path := range []string{rawPath(r.name), l.path} {
-			if err := s.fs.remove(path); path != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
+		return removeStream(s.fs, r.name)
 	}
 	s.mu.Lock()
 	l.dirty = true
@@ -471,6 +474,18 @@ func (s *Store) apply(r *request, frame []byte) error {
 	}
 	_, err := l.file.WriteAt(frame[r.from:r.to], l.end)
 	l.end += int64(r.to - r.from)
+	return err
+}
+
+// removeStream removes the stream's file, and one of the older form that was not removed when it was converted.
+func removeStream(fsys fsys, name string) error {
+	err := fsys.remove(path(name))
+	if raw := rawPath(name); raw != "" && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		err = fsys.remove(raw)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	return err
 }
 
@@ -759,15 +774,12 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 	}
 	var names []string
 	for _, file := range files {
-		stem, ok := strings.CutSuffix(file, suffix)
-		if !ok {
+		if !strings.HasSuffix(file, suffix) {
 			continue
 		}
-		name, hashed := unstem(stem)
-		if hashed {
-			if name, err = s.nameIn(file); err != nil {
-				return nil, err
-			}
+		name, err := s.streamName(file)
+		if err != nil {
+			return nil, classified(err)
 		}
 		if strings.HasPrefix(name, prefix) && name > after && streamlib.CheckName(name) == nil {
 			names = append(names, name)
@@ -781,13 +793,18 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 	return names, nil
 }
 
-// nameIn returns the name that the events in a file have whose own name is a hash; "" where it has none any more.
-func (s *Store) nameIn(file string) (string, error) {
+// streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a hash, its first event
+// tells, and it is "" where there is none.
+func (s *Store) streamName(file string) (string, error) {
+	name, hashed := unstem(strings.TrimSuffix(file, suffix))
+	if !hashed {
+		return name, nil
+	}
 	f, err := s.fs.open(streamsDir+"/"+file, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {
-		return "", classified(err)
+		return "", err
 	}
 	defer f.close()
 	size, err := f.size()

@@ -1,0 +1,119 @@
+// Package disk is a streamlib.Storage on a folder: one plain file of JSON lines a stream, and one journal that they all share.
+//
+// # The folder
+//
+//	DIR/format                           "durable-streams 1": a newer one is refused, untouched
+//	DIR/streams/NAME.json                the stream's events, one line each
+//	DIR/journal/0000000000000001.journal what may not be durable in its place yet
+//
+// The process that has the folder holds an flock(2) on DIR itself. Folders have mode 0700, files 0600. Nothing outside DIR
+// is ever opened: all access goes through an os.Root.
+//
+// # Lines
+//
+// A line is an event, the storage's own members behind its public ones: the idempotency key if it was appended with one, and,
+// last, the CRC-32C (RFC 3720, appendix B.4; the Castagnoli polynomial) of the line's bytes before `,"crc32c"`:
+//
+//	{"offset":"0000000000000000","eventStreamId":"s","data":1,"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"e5b3a7a4"}
+//
+// Offsets are contiguous from 0. There is no index: the tail is in the last line, and an offset is found by a binary search over
+// bytes, so opening and seeking cost the same at ten events and at ten gigabytes. A line whose first member is not "offset" is
+// a control record; there is one, which marks a stream whose journal could not be replayed:
+//
+//	{"unreplayed":"streams/s.unreplayed-7","reason":"…","crc32c":"…"}
+//
+// NAME is the stream's name with each byte that is no lower-case letter, digit, '-', '_' or '.' as '%' and two hex digits, so that
+// it is safe where upper and lower case are the same; a name too long for that is '~' and its SHA-256. Beside it may stand
+//
+//	NAME.torn-POSITION       what recovery cut off there: it was never acknowledged
+//	NAME.unreplayed-OFFSET   what the journal had from that offset on, where the file before it is damaged or gone
+//	NAME.damaged-POSITION    the file as it was before Repair cut it there
+//	NAME.json.converting     a conversion that did not finish; the next one begins again
+//
+// # The journal
+//
+// A frame is a line of fixed length and the lines of one commit, of all its streams in commit order:
+//
+//	{"generation":"0000000000000001","sequence":"0000000000000001","length":"0000000000000118","crc32c":"…"}
+//	{"offset":"0000000000000000","eventStreamId":"s","data":1,…
+//
+// The checksum is over the header before `,"crc32c"` and the lines. The generation is the journal's number, the sequence counts from
+// 0, and a journal ends where the next frame is not the next one of its generation; a whole frame further on means that one
+// was damaged, and the store does not open. Each journal's first frame tells how many frames the one before it
+// has, so that a loss at the end of that one is seen too:
+//
+//	{"journal":2,"previous":1,"frames":8123,"sync":"always","boot":"","crc32c":"…"}
+//
+// A deletion is {"delete":"s","crc32c":"…"}. The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
+// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full.
+//
+// # Who may rely on what
+//
+// The order is: journal, sync, apply, publish. A line is written to its stream's file only when it is durable in the journal, so
+// nobody who reads the file, tail -f among them, meets an event that can be lost. And a journal goes only when all that it
+// names is durable in its place. Hence: a stream that no journal names has no unsynced byte, and a bad line in it, the last one
+// included, is damage and not the trace of a crash.
+//
+// # Syscall by syscall
+//
+// What a crash (of the process, the machine, or its power) leaves at each point stands behind it. "Sync" is fdatasync(2).
+//
+// The first append after a start, and the first when a journal is full:
+//
+//	openat(journal/N, O_CREAT|O_TRUNC)  an empty journal, or none: it is ignored
+//	pwrite zeros, fdatasync             the same
+//	fsync(journal)                      the same; from here on its name survives
+//	pwrite first frame, fdatasync       it is whole, or the journal is empty
+//
+// Append, of any number of streams:
+//
+//	pwrite(journal, frame)              part of a frame: it is no frame. The events were not acknowledged
+//	fdatasync(journal)                  from here on the events survive; replay applies them
+//	openat(streams/s.json, O_CREAT)     only for a new stream: an empty file, or none; replay makes it
+//	pwrite(streams/s.json, lines)       part of the lines, or holes: replay writes them again
+//	(publish)                           followers and readers see them, the caller is answered
+//
+// Delete: the same with the record {"delete":…}, and unlink in place of open and write. That the name is gone becomes durable with the
+// next checkpoint; until then replay removes it again.
+//
+// Checkpoint, in the background, one journal at a time and in order:
+//
+//	fdatasync(streams/s.json), …        for each stream that the journal names; replay would write the same
+//	fsync(streams)                      their names; from here on the journal is not needed
+//	unlink(journal/N)                   it may come back: all later ones are still there, and replaying them all is right
+//	fsync(journal)                      it is gone; only now may the next one go
+//
+// Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced,
+// then the frame's header is overwritten with zeros and synced, and then the append fails. A crash in between leaves either the
+// frame, and replay applies what was not acknowledged, or nothing.
+//
+// Convert, of a file {"events":[…]} of the first implementation, when its stream is first used:
+//
+//	openat(NAME.json.converting), pwrite, fdatasync
+//	rename(NAME.json.converting, NAME.json), fsync(streams)
+//	unlink(raw name), fsync(streams)    only where the older file had another name; what is left of a crash before it is ignored
+//
+// Replay, at the start, for each stream that the journals name, from its last deletion on:
+//
+//	unlink(streams/s.json)              if there was a deletion
+//	pwrite(streams/s.json, lines)       all of the journal's lines, behind the line before their first, which must be whole
+//	ftruncate, fdatasync                what then follows is kept as NAME.torn-…, but for whole lines that go on in order: they were
+//	                                    durable before, and the journal is an older copy
+//	fsync(streams)
+//	unlink(journal/N), fsync(journal)   each, the oldest first
+//
+// A crash in between leaves the journals, and doing it again is harmless.
+//
+// # When a sync fails
+//
+// Then nobody knows what the disk has, and asking again would get a yes that means nothing (Rebello et al., "Can Applications Recover
+// from fsync Failures?", USENIX ATC 2020). The append that saw it has an open outcome, no append is accepted any more, and the next start
+// writes again what the journal has, from its first to its last line, and syncs that.
+//
+// # What this rests on
+//
+// That a sync is one: fdatasync and fsync return when the data, the size and, for a folder, the names survive the loss of power. That
+// writing a sector again with the same bytes in front does not lose those bytes ("powersafe overwrite": sqlite.org/psow.html). That nobody
+// else writes to the folder. Cut off exactly at a line's end, a stream that no journal names looks like a shorter stream;
+// any other damage is seen.
+package disk
