@@ -39,9 +39,14 @@ type file interface {
 
 // osFS is a folder of the operating system.
 type osFS struct {
-	dir    string
-	root   *os.Root               // nothing that is opened through it lies outside
-	opened map[string]fs.FileInfo // the folders as they were when they were first seen
+	dir     string
+	root    *os.Root // nothing that is opened through it lies outside
+	folders []folder // what reachable looks at
+}
+
+type folder struct {
+	path   string
+	opened fs.FileInfo
 }
 
 func openFS(dir string) (*osFS, error) {
@@ -49,7 +54,7 @@ func openFS(dir string) (*osFS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFS{dir: dir, root: root, opened: map[string]fs.FileInfo{}}, nil
+	return &osFS{dir: dir, root: root}, nil
 }
 
 func (o *osFS) open(path string, flag int) (file, error) {
@@ -96,21 +101,20 @@ func (o *osFS) syncAll() error {
 
 // reachable is called by one goroutine at a time.
 func (o *osFS) reachable() error {
-	for _, name := range [...]string{".", streamsDir, journalDir} {
-		path := filepath.Join(o.dir, name)
-		now, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		then, ok := o.opened[name]
-		if !ok {
-			if then, err = o.root.Stat(name); err != nil {
+	if o.folders == nil {
+		for _, name := range [...]string{streamsDir, journalDir} {
+			opened, err := o.root.Stat(name)
+			if err != nil {
 				return err
 			}
-			o.opened[name] = then
+			o.folders = append(o.folders, folder{filepath.Join(o.dir, name), opened})
 		}
-		if !os.SameFile(now, then) {
-			return fmt.Errorf("folder %s is not the one that was opened", path)
+	}
+	for _, f := range o.folders {
+		if now, err := os.Stat(f.path); err != nil {
+			return err
+		} else if !os.SameFile(now, f.opened) {
+			return fmt.Errorf("folder %s is not the one that was opened", f.path)
 		}
 	}
 	return nil

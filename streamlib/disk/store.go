@@ -233,6 +233,12 @@ func (s *Store) commit(batch []*request) {
 		s.end()
 		return
 	}
+	if err := s.usable(); err != nil {
+		for _, r := range batch {
+			r.err = err
+		}
+		return
+	}
 	s.round++
 	frame := append(s.frame[:0], make([]byte, headerLen)...)
 	for _, r := range batch {
@@ -275,8 +281,8 @@ func (s *Store) commit(batch []*request) {
 	}
 }
 
-// prepare finds out whether r can be committed. The log it takes is nil where there is nothing to do.
-func (s *Store) prepare(r *request) error {
+// usable tells why nothing can be committed.
+func (s *Store) usable() error {
 	s.mu.Lock()
 	err := s.broken
 	s.mu.Unlock()
@@ -286,6 +292,11 @@ func (s *Store) prepare(r *request) error {
 	if err := s.fs.reachable(); err != nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
 	}
+	return nil
+}
+
+// prepare finds out whether r can be committed. The log it takes is nil where there is nothing to do.
+func (s *Store) prepare(r *request) error {
 	l, err := s.acquire(r.name)
 	if err != nil {
 		return classified(err)
