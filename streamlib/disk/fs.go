@@ -101,14 +101,12 @@ func (o *osFS) syncAll() error {
 
 // reachable is called by one goroutine at a time.
 func (o *osFS) reachable() error {
-	if o.folders == nil {
-		for _, name := range [...]string{streamsDir, journalDir} {
-			opened, err := o.root.Stat(name)
-			if err != nil {
-				return err
-			}
-			o.folders = append(o.folders, folder{filepath.Join(o.dir, name), opened})
+	for _, name := range []string{streamsDir, journalDir}[len(o.folders):] {
+		opened, err := o.root.Stat(name)
+		if err != nil {
+			return err
 		}
+		o.folders = append(o.folders, folder{filepath.Join(o.dir, name), opened})
 	}
 	for _, f := range o.folders {
 		if now, err := os.Stat(f.path); err != nil {
