@@ -65,6 +65,15 @@ type Batch struct {
 	Admit func(ctx context.Context) error
 }
 
+// JSON returns the values of a Batch, each a JSON text.
+func JSON(values ...string) []json.RawMessage {
+	data := make([]json.RawMessage, len(values))
+	for i, v := range values {
+		data[i] = json.RawMessage(v)
+	}
+	return data
+}
+
 // A Receipt is the answer to an append.
 type Receipt struct {
 	Events   []Event
