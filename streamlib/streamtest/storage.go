@@ -1,0 +1,513 @@
+package streamtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+// Storage tests that what open returns is a streamlib.Storage. It is called for every subtest and returns an empty one, which
+// the suite closes.
+func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
+	for _, test := range []struct {
+		promise string
+		run     func(t *testing.T, s streamlib.Storage)
+	}{
+		{"an append is read as it was written", testRecords},
+		{"an append is there whole or not at all", testStorageAtomic},
+		{"an append that does not begin at the tail stores nothing", testStorageConflict},
+		{"a read is half-open and ends at the tail", testStorageRanges},
+		{"what a read yields may be kept", testKeep},
+		{"reading a name that was never appended to makes nothing", testNothing},
+		{"a deleted stream is an empty one and starts again at 0", testStorageDelete},
+		{"a read that meets a deletion yields nothing of what comes after it", testStorageDeleteRace},
+		{"names are told apart, and are no paths", testStorageNames},
+		{"stat tells the tail and the times", testStat},
+		{"list pages through the names in byte order", testList},
+		{"large and many events", testLarge},
+		{"all at once", testConcurrent},
+		{"after close appends are refused", testClose},
+	} {
+		t.Run(test.promise, func(t *testing.T) {
+			s := open(t)
+			t.Cleanup(func() { s.Close() })
+			test.run(t, s)
+		})
+	}
+}
+
+// Durable tests that a Storage keeps what it acknowledged when it is closed and opened again. Open opens the one in the folder
+// dir, and closes it when the test ends if that has not been done.
+func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage) {
+	t.Run("what was appended and deleted is so when it is opened again", func(t *testing.T) {
+		is := is.New(t)
+		dir := t.TempDir()
+		s := open(t, dir)
+		want := map[string][]streamlib.Event{}
+		for round := range 5 {
+			for i, name := range append(names(), "a", "b", "c") {
+				if i%3 == 0 && round == 3 {
+					is.NoErr(s.Delete(name))
+					want[name] = nil
+				} else {
+					batch := events(name, len(want[name]), round+i%4+1)
+					is.NoErr(s.Append(name, batch))
+					want[name] = append(want[name], batch...)
+				}
+			}
+			is.NoErr(s.Close())
+			s = open(t, dir)
+			var there []string
+			for name, events := range want {
+				sameEvents(t, readStorage(t, s, name, 0, streamlib.MaxOffset), events)
+				if len(events) > 0 {
+					there = append(there, name)
+				}
+			}
+			slices.Sort(there)
+			listed, err := s.List("", "", 0)
+			is.NoErr(err)
+			is.Equal(listed, there)
+		}
+		is.NoErr(s.Close())
+	})
+	t.Run("it keeps no reference to what it is given", func(t *testing.T) {
+		is := is.New(t)
+		dir := t.TempDir()
+		s := open(t, dir)
+		batch := events("a", 0, 3)
+		want := strings.Clone(fmt.Sprint(batch))
+		is.NoErr(s.Append("a", batch))
+		for _, e := range batch {
+			clear(e.Record())
+		}
+		is.Equal(fmt.Sprint(readStorage(t, s, "a", 0, streamlib.MaxOffset)), want)
+		is.NoErr(s.Close())
+		is.Equal(fmt.Sprint(readStorage(t, open(t, dir), "a", 0, streamlib.MaxOffset)), want)
+	})
+	t.Run("keys, conditions and times go on when it is opened again", func(t *testing.T) {
+		is := is.New(t)
+		dir := t.TempDir()
+		s := open(t, dir)
+		later := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
+		stream := streamlib.NewManager(s, streamlib.Plain, streamlib.Options{Now: func() time.Time { return later }}).Stream("a")
+		_, err := stream.Append(t.Context(), streamlib.Batch{Data: values("0"), Key: "other"})
+		is.NoErr(err)
+		batch := streamlib.Batch{Data: values("1", "2", "3"), Key: `"k\`}
+		first, err := stream.Append(t.Context(), batch)
+		is.NoErr(err)
+		is.NoErr(s.Close())
+
+		s = open(t, dir)
+		stream = streamlib.NewManager(s, streamlib.Plain, streamlib.Options{}).Stream("a")
+		again, err := stream.Append(t.Context(), batch)
+		is.NoErr(err)
+		is.True(again.Repeated)
+		sameEvents(t, again.Events, first.Events)
+		_, err = stream.Append(t.Context(), streamlib.Batch{Data: values("1", "2"), Key: batch.Key})
+		is.True(errors.Is(err, streamlib.ErrKeyReused))
+		tail := streamlib.Offset(3)
+		_, err = stream.Append(t.Context(), streamlib.Batch{Data: values("4"), IfTail: &tail})
+		conflict, _ := errors.AsType[*streamlib.ConflictError](err)
+		is.True(conflict != nil && conflict.Tail == 4)
+		next, err := stream.Append(t.Context(), streamlib.Batch{Data: values("4"), IfTail: &conflict.Tail})
+		is.NoErr(err)
+		is.Equal(next.Events[0].Offset, streamlib.Offset(4))
+		is.Equal(next.Events[0].CreatedAt(), later) // the clock is an hour behind
+		is.NoErr(s.Close())
+	})
+}
+
+func testRecords(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	want := events(`s "\ 😀`, 0, 3)
+	keyed, err := streamlib.ParseRecord(append(want[2].Record(), `,"key":"\"k\\ü"`...))
+	is.NoErr(err)
+	want[2] = keyed
+	is.NoErr(s.Append(`s "\ 😀`, want))
+	got := readStorage(t, s, `s "\ 😀`, 0, streamlib.MaxOffset)
+	sameEvents(t, got, want)
+	is.Equal(got[2].Key(), `"k\ü`)
+	is.Equal(got[2].Stream(), `s "\ 😀`)
+}
+
+func testStorageAtomic(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	const size, count = 7, 60
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < count && err == nil; i++ {
+			err = s.Append("a", events("a", i*size, size))
+		}
+		done <- err
+	}()
+	for over := false; !over; {
+		select {
+		case err := <-done:
+			is.NoErr(err)
+			over = true
+		default:
+		}
+		info, err := s.Stat("a")
+		is.NoErr(err)
+		is.Equal(info.Tail%size, streamlib.Offset(0)) // stat saw a part of a batch
+		n := len(readStorage(t, s, "a", 0, streamlib.MaxOffset))
+		is.Equal(n%size, 0) // read saw a part of a batch
+		is.True(n >= int(info.Tail))
+		is.True(!over || n == size*count)
+	}
+}
+
+func testStorageConflict(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(s.Append("a", events("a", 0, 2)))
+	for _, first := range []int{0, 1, 3, 1 << 40} {
+		err := s.Append("a", events("a", first, 2))
+		conflict, ok := errors.AsType[*streamlib.ConflictError](err)
+		is.True(ok)
+		is.Equal(*conflict, streamlib.ConflictError{Stream: "a", Tail: 2, Want: streamlib.Offset(first)})
+	}
+	_, ok := errors.AsType[*streamlib.ConflictError](s.Append("b", events("b", 1, 1)))
+	is.True(ok)
+	is.NoErr(s.Append("a", events("a", 2, 1)))
+	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 3))
+	listed, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(listed, []string{"a"})
+}
+
+func testStorageRanges(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	want := events("a", 0, 10)
+	is.NoErr(s.Append("a", want[:1]))
+	is.NoErr(s.Append("a", want[1:7]))
+	is.NoErr(s.Append("a", want[7:]))
+	for from := streamlib.Beginning; from < 12; from++ {
+		for to := streamlib.Offset(0); to < 13; to++ {
+			low := min(max(from, 0), 10)
+			high := max(low, min(to, 10))
+			sameEvents(t, readStorage(t, s, "a", from, to), want[low:high])
+		}
+	}
+	sameEvents(t, readStorage(t, s, "a", 4, streamlib.MaxOffset), want[4:])
+	for range s.Read("a", 0, 10) { // it may be left at any time
+		break
+	}
+}
+
+func testKeep(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	const count = 2000
+	var kept [][]streamlib.Event
+	for i := 0; i < count; i += 100 {
+		is.NoErr(s.Append("a", events("a", i, 100)))
+		for batch, err := range s.Read("a", 0, streamlib.MaxOffset) {
+			is.NoErr(err)
+			is.True(len(batch) > 0)
+			kept = append(kept, append(batch, streamlib.Event{})[:len(batch)]) // the caller's, to grow as well
+		}
+	}
+	want := events("a", 0, count)
+	for _, batch := range kept {
+		first := int(batch[0].Offset)
+		sameEvents(t, batch, want[first:first+len(batch)])
+	}
+}
+
+func testNothing(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.Equal(len(readStorage(t, s, "a", 0, streamlib.MaxOffset)), 0)
+	is.Equal(len(readStorage(t, s, "a", 5, 9)), 0)
+	info, err := s.Stat("a")
+	is.NoErr(err)
+	is.Equal(info, streamlib.Info{Name: "a"})
+	is.NoErr(s.Delete("a"))
+	listed, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(len(listed), 0)
+}
+
+func testStorageDelete(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(s.Append("b", events("b", 0, 1)))
+	for life := range 3 {
+		is.NoErr(s.Append("a", events("a", 0, 3+life)))
+		is.NoErr(s.Append("a", events("a", 3+life, 1)))
+		is.NoErr(s.Delete("a"))
+		is.NoErr(s.Delete("a"))
+		testNothing(t, prefixed{s, "a"})
+		_, conflict := errors.AsType[*streamlib.ConflictError](s.Append("a", events("a", 4+life, 1)))
+		is.True(conflict)
+	}
+	is.NoErr(s.Append("a", events("a", 0, 2)))
+	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
+	sameEvents(t, readStorage(t, s, "b", 0, streamlib.MaxOffset), events("b", 0, 1))
+}
+
+// prefixed lists only some of a storage.
+type prefixed struct {
+	streamlib.Storage
+	prefix string
+}
+
+func (p prefixed) List(_, after string, limit int) ([]string, error) {
+	return p.Storage.List(p.prefix, after, limit)
+}
+
+func testStorageDeleteRace(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	const lives, size = 30, 400
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for life := 0; life < lives && err == nil; life++ {
+			err = errors.Join(s.Append("a", madeAt("a", 0, size, life)), s.Append("a", madeAt("a", size, size, life)), s.Delete("a"))
+		}
+		done <- err
+	}()
+	for over := false; !over; {
+		select {
+		case err := <-done:
+			is.NoErr(err)
+			over = true
+		default:
+		}
+		var got []streamlib.Event
+		for batch, err := range s.Read("a", 0, streamlib.MaxOffset) {
+			if err != nil {
+				break // that the stream is gone may be an error
+			}
+			got = append(got, batch...)
+		}
+		for i, e := range got {
+			is.Equal(e.Offset, streamlib.Offset(i))
+			is.Equal(e.CreatedAt(), got[0].CreatedAt()) // one life
+		}
+	}
+}
+
+func testStorageNames(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	want := names()
+	for i, name := range want {
+		is.NoErr(streamlib.CheckName(name))
+		is.NoErr(s.Append(name, events(name, 0, i%5+1)))
+	}
+	for i, name := range want {
+		sameEvents(t, readStorage(t, s, name, 0, streamlib.MaxOffset), events(name, 0, i%5+1))
+		info, err := s.Stat(name)
+		is.NoErr(err)
+		is.Equal(info.Name, name)
+		is.Equal(info.Tail, streamlib.Offset(i%5+1))
+	}
+	slices.Sort(want)
+	listed, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(listed, want)
+	for i, name := range want {
+		is.NoErr(s.Delete(name))
+		listed, err := s.List("", "", 0)
+		is.NoErr(err)
+		is.True(slices.Equal(listed, want[i+1:])) // it deletes that name alone
+	}
+}
+
+func testStat(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(s.Append("a", madeAt("a", 0, 2, 5)))
+	is.NoErr(s.Append("a", madeAt("a", 2, 3, 7)))
+	info, err := s.Stat("a")
+	is.NoErr(err)
+	is.True(info.Size >= int64(5*len(events("a", 0, 1)[0].Record())))
+	is.Equal(info, streamlib.Info{Name: "a", Tail: 5, Size: info.Size, CreatedAt: moment(5), UpdatedAt: moment(7)})
+}
+
+func testList(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	all := []string{"A", "a", "a/1", "a/10", "a/2", "a0", "b", "ä", "😀"}
+	for _, name := range slices.Backward(all) {
+		is.NoErr(s.Append(name, events(name, 0, 1)))
+	}
+	is.NoErr(s.Append("gone", events("gone", 0, 1)))
+	is.NoErr(s.Delete("gone"))
+	for _, test := range []struct {
+		prefix, after string
+		limit         int
+		want          []string
+	}{
+		{"", "", 0, all},
+		{"", "", 2, all[:2]},
+		{"", "", 100, all},
+		{"", "a", 0, all[2:]},
+		{"", "a/11", 2, all[4:6]},
+		{"a", "", 0, all[1:6]},
+		{"a/", "", 2, all[2:4]},
+		{"a/", "a/10", 2, all[4:5]},
+		{"a/", "b", 0, nil},
+		{"b", "a", 1, all[6:7]},
+		{"x", "", 0, nil},
+		{"", "\U0010ffff", 0, nil},
+	} {
+		listed, err := s.List(test.prefix, test.after, test.limit)
+		is.NoErr(err)
+		if !slices.Equal(listed, test.want) {
+			t.Errorf("list %q after %q, at most %d: %q, want %q", test.prefix, test.after, test.limit, listed, test.want)
+		}
+	}
+}
+
+func testLarge(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	const at = 3000
+	is.NoErr(s.Append("a", events("a", 0, at)))
+	var batch []streamlib.Event // eight events, as large as one may be by default and as a batch may be
+	for i := range 8 {
+		batch = append(batch, event("a", at+i, `"`+strings.Repeat("x", streamlib.MaxEvent-2)+`"`, moment(0)))
+	}
+	is.NoErr(s.Append("a", batch))
+	is.NoErr(s.Append("a", events("a", at+8, at)))
+	sameEvents(t, readStorage(t, s, "a", at-1, at+9), slices.Concat(events("a", at-1, 1), batch, events("a", at+8, 1)))
+	is.NoErr(s.Append("b", []streamlib.Event{event("b", 0, `"`+strings.Repeat("y", streamlib.MaxBatch-2)+`"`, moment(0))}))
+	is.Equal(len(readStorage(t, s, "b", 0, 1)[0].Data()), streamlib.MaxBatch)
+	for _, o := range []int{0, 1, 500, at - 1, at + 8, at + 9, 2*at - 100, 2*at + 7} {
+		sameEvents(t, readStorage(t, s, "a", streamlib.Offset(o), streamlib.Offset(o)+1), events("a", o, 1))
+	}
+}
+
+func testConcurrent(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	const count = 40
+	var all sync.WaitGroup
+	errs := make(chan error, 32)
+	for i := range 8 {
+		name := fmt.Sprint("s", i)
+		all.Go(func() {
+			for o := range count {
+				if err := s.Append(name, events(name, o*2, 2)); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+		all.Go(func() {
+			for n := 0; n < 2*count; {
+				got := 0
+				for batch, err := range s.Read(name, 0, streamlib.MaxOffset) {
+					if err != nil {
+						errs <- err
+						return
+					}
+					got += len(batch)
+				}
+				info, err := s.Stat(name)
+				if _, err2 := s.List("s", "", 3); err != nil || err2 != nil || got < n || int(info.Tail) < got {
+					errs <- fmt.Errorf("read %d, then %d, tail %d: %w", n, got, info.Tail, errors.Join(err, err2))
+					return
+				}
+				n = got
+			}
+		})
+		all.Go(func() {
+			for range 10 {
+				if err := errors.Join(s.Append(name+"x", events(name+"x", 0, 1)), s.Delete(name+"x")); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	for i := range 8 {
+		name := fmt.Sprint("s", i)
+		sameEvents(t, readStorage(t, s, name, 0, streamlib.MaxOffset), events(name, 0, 2*count))
+	}
+	listed, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(len(listed), 8)
+}
+
+func testClose(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(s.Append("a", events("a", 0, 1)))
+	is.NoErr(s.Close())
+	is.True(errors.Is(s.Append("a", events("a", 1, 1)), streamlib.ErrUnavailable))
+	is.True(errors.Is(s.Append("b", events("b", 0, 1)), streamlib.ErrUnavailable))
+}
+
+// names are legal, and hard to keep apart or in a folder.
+func names() []string {
+	return []string{
+		".", "..", "...", "a/b", "a", "A", "a.", "a ", " a", "/", "/etc/passwd", "../../x", `a\b`, `C:\x`, "a:b", "a%2Fb", "a%2fb", "%", "%00", "a?b#c",
+		"*", `"`, "'", "<a>|b", "~", "-", "--help", "CON", "con", "NUL.json", "aux", "LPT1", "a.json", "a.json.json", ".a", "+", "a+b", "a&b=c",
+		"😀", "日本", "\u00e9", "e\u0301", "E\u0301", "\u00c9", "ß", "SS", "ı", "I", "i", "İ", "\u2028", "\ufeff", "\U0010ffff", "null", "0", "-1", "now",
+		strings.Repeat("a", 255), strings.Repeat("a", 254), strings.Repeat("A", 255), strings.Repeat("/", 255), strings.Repeat("é", 127),
+		strings.Repeat("😀", 63), strings.Repeat(".", 255), strings.Repeat("a", 200), strings.Repeat("a", 200) + ".", strings.Repeat("A", 128),
+	}
+}
+
+func event(name string, o int, data string, at time.Time) streamlib.Event {
+	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(data), at)
+	if err != nil {
+		panic(err)
+	}
+	e, err := streamlib.ParseRecord(record)
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// events returns n events from first on, always the same.
+func events(name string, first, n int) []streamlib.Event { return madeAt(name, first, n, 0) }
+
+func madeAt(name string, first, n, at int) []streamlib.Event {
+	list := make([]streamlib.Event, n)
+	for i := range list {
+		o := first + i
+		list[i] = event(name, o, fmt.Sprintf(`{"n":%d,"s":%q,"x":"%s"}`, o, "€\" \u2028", strings.Repeat("x", o*o%97)), moment(at))
+	}
+	return list
+}
+
+func moment(seconds int) time.Time {
+	return time.Date(2024, 1, 8, 0, 0, 0, 123e6, time.UTC).Add(time.Duration(seconds) * time.Second)
+}
+
+func readStorage(t *testing.T, s streamlib.Storage, name string, from, to streamlib.Offset) []streamlib.Event {
+	t.Helper()
+	var all []streamlib.Event
+	for batch, err := range s.Read(name, from, to) {
+		if err != nil {
+			t.Fatalf("read %q from %d to %d: %v", name, from, to, err)
+		}
+		all = append(all, batch...)
+	}
+	return all
+}
+
+// sameEvents compares the records: all that a storage keeps.
+func sameEvents(t *testing.T, got, want []streamlib.Event) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d events, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if got[i].Offset != want[i].Offset || !bytes.Equal(got[i].Record(), want[i].Record()) {
+			t.Fatalf("event %d: %.300s, want %.300s", i, got[i].Record(), want[i].Record())
+		}
+	}
+}
