@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// defaultPort is a variable so that tests can build a streamd that leaves port 3000 alone.
+var defaultPort = "3000"
+
+const usage = `Usage: streamd [flags]
+
+Serves the event streams of one folder over HTTP and SSE until SIGTERM or Ctrl-C.
+
+  --dir DIR            the folder with the streams, made where there is none (.iterate)
+  --host HOST          the address to listen on (127.0.0.1)
+  --port PORT          the port to listen on, 0 for a free one (3000)
+  --port-fallback      where the port is taken, listen on a free one
+  --storage fs|memory  where events are kept: in the folder, or nowhere (fs)
+  --factory NAME       plain, validated or agent: what streams demand of their events
+  --sync always|none   whether an answer to an append means that the disk has it (always)
+  --max-event BYTES    the limit for one event's data (1048576)
+  --allow-host NAME    answer requests for this host name too; may be repeated
+  --insecure-no-auth   allow a --host that other machines reach
+  --version            print the version
+  --help               print this
+
+Prints its URL on stdout once it listens, and logs to stderr.
+Try:  streamd & curl -d '{"data":"hello"}' http://127.0.0.1:3000/streams/greetings
+`
+
+// options are what the flags say.
+type options struct {
+	args         []string // as they were given
+	dir          string   // absolute
+	host         string
+	port         int
+	portFallback bool
+	storage      string
+	factory      streamlib.Factory
+	sync         string
+	maxEvent     int
+	allowHosts   []string
+	insecure     bool
+}
+
+// factories are what --factory can name.
+var factories = map[string]streamlib.Factory{
+	"":          streamlib.Active,
+	"plain":     streamlib.Plain,
+	"validated": streamlib.Validated,
+	"agent":     streamlib.EmbryonicAgent,
+}
+
+// parse reads the flags. Its error is flag.ErrHelp where --help or --version was asked for and printed.
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{args: args}
+	var factory string
+	var version bool
+	f := flag.NewFlagSet("streamd", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.dir, "dir", ".iterate", "")
+	f.StringVar(&o.host, "host", "127.0.0.1", "")
+	port := f.String("port", defaultPort, "")
+	f.BoolVar(&o.portFallback, "port-fallback", false, "")
+	f.StringVar(&o.storage, "storage", "fs", "")
+	f.StringVar(&factory, "factory", "", "")
+	f.StringVar(&o.sync, "sync", "always", "")
+	f.IntVar(&o.maxEvent, "max-event", streamlib.MaxEvent, "")
+	f.Func("allow-host", "", func(name string) error {
+		o.allowHosts = append(o.allowHosts, name)
+		return nil
+	})
+	f.BoolVar(&o.insecure, "insecure-no-auth", false, "")
+	f.BoolVar(&version, "version", false, "")
+
+	err := f.Parse(args)
+	if err == nil && version {
+		fmt.Fprintln(stdout, "streamd", buildVersion())
+		return o, flag.ErrHelp
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, usage)
+		return o, err
+	}
+	if err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if err == nil {
+		_, err = fmt.Sscanf(*port+"\n", "%d\n", &o.port)
+		if err != nil || o.port < 0 || o.port > 65535 {
+			err = fmt.Errorf("--port %q: a port is a number from 0 to 65535", *port)
+		}
+	}
+	var known bool
+	o.factory, known = factories[factory]
+	switch {
+	case err != nil:
+	case o.dir == "":
+		err = errors.New("--dir is empty")
+	case !slices.Contains([]string{"fs", "memory"}, o.storage):
+		err = fmt.Errorf("--storage %q: it is fs or memory", o.storage)
+	case !slices.Contains([]string{"always", "none"}, o.sync):
+		err = fmt.Errorf("--sync %q: it is always or none", o.sync)
+	case !known:
+		err = fmt.Errorf("--factory %q: it is plain, validated or agent", factory)
+	case o.maxEvent < 1 || o.maxEvent > streamlib.MaxBatch:
+		err = fmt.Errorf("--max-event %d: it is a number of bytes from 1 to %d", o.maxEvent, streamlib.MaxBatch)
+	}
+	if err != nil {
+		return o, usageError{fmt.Errorf("%w\nsee streamd --help", err)}
+	}
+	o.dir, err = filepath.Abs(o.dir)
+	return o, err
+}
+
+// buildVersion is what the go command stamped into the binary.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return strings.Trim(info.Main.Version, "()")
+}

@@ -1,0 +1,68 @@
+// Streamd serves the event streams of one folder over HTTP and SSE.
+//
+//	streamd [flags]
+//
+//	  --dir DIR            the folder with the streams, made where there is none (.iterate)
+//	  --host HOST          the address to listen on (127.0.0.1)
+//	  --port PORT          the port to listen on, 0 for a free one (3000)
+//	  --port-fallback      where the port is taken, listen on a free one
+//	  --storage fs|memory  where events are kept: in the folder, or nowhere (fs)
+//	  --factory NAME       plain, validated or agent: what streams demand of their events (streamlib's Active)
+//	  --sync always|none   whether an answer to an append means that the disk has it (always)
+//	  --max-event BYTES    the limit for one event's data (1048576)
+//	  --allow-host NAME    answer requests for this host name too; may be repeated
+//	  --insecure-no-auth   allow a --host that other machines reach: who reaches it can read, write and delete
+//	  --version            print the version
+//	  --help               print this
+//
+// Once it listens it prints its URL on stdout, and nothing else; the log goes to stderr. Whatever the host, it listens on
+// 127.0.0.1 too, where streamctl looks for it.
+//
+// A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and daemon.port in the
+// folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof.
+//
+// SIGTERM and SIGINT end it cleanly within 5 seconds: subscriptions end first, requests that have begun are
+// finished, and what was appended is left in a form that needs no recovery. A second signal ends it at once, and loses
+// nothing that was acknowledged.
+//
+// Exit status: 0 ended as told, 1 failed, 2 usage, 4 the folder belongs to another server.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/iterate/durable-streams/streamlib/disk"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	signal.Ignore(syscall.SIGPIPE)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "streamd: %v\n", err)
+	}
+	os.Exit(exitCode(err))
+}
+
+// A usageError is the caller's: a flag that does not exist, a value that it does not take.
+type usageError struct{ error }
+
+func exitCode(err error) int {
+	_, usage := errors.AsType[usageError](err)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case usage:
+		return 2
+	case errors.Is(err, disk.ErrLocked):
+		return 4
+	}
+	return 1
+}
