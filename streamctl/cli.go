@@ -1,0 +1,365 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// A flagInfo is one flag. It means the same wherever it is taken.
+type flagInfo struct {
+	long, short string
+	value       string // what stands for the value in a usage, "" for a flag that is given or not
+	help        string
+}
+
+var flagInfos = []flagInfo{
+	{"name", "n", "NAME", "the stream"},
+	{"message", "m", "TEXT", `append {"type":"message","text":TEXT}`},
+	{"event", "e", "JSON", "append this JSON value"},
+	{"key", "", "KEY", "append once: a repeat with the same key gives the first one's event"},
+	{"if-tail", "", "OFFSET", "append only if this is the offset that the event will get"},
+	{"offset", "o", "OFFSET", "where to begin: a number, -1 for the first event, now for the next one"},
+	{"limit", "l", "N", "at most so many"},
+	{"last", "", "N", "begin with the last N events"},
+	{"type", "", "TYPE", `only events whose data's "type" or "_type" is this; may be repeated`},
+	{"all", "", "", "every stream, from now on"},
+	{"prefix", "", "PREFIX", "only streams whose names begin with this"},
+	{"details", "", "", "offsets, sizes and ages too"},
+	{"timeout", "", "TIME", "how long to wait, such as 30s or 2m"},
+	{"json", "", "", "print JSON"},
+	{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's own)"},
+	{"dir", "", "DIR", "the folder with the streams (.iterate)"},
+	{"port", "p", "PORT", "the port to listen on, 0 for a free one (3000)"},
+	{"host", "", "HOST", "the address to listen on (127.0.0.1)"},
+	{"storage", "", "fs|memory", "where events are kept: in the folder, or nowhere (fs)"},
+	{"factory", "", "NAME", "plain, validated or agent: what streams demand of their events"},
+	{"sync", "", "always|none", "whether an answer to an append means that the disk has it (always)"},
+	{"max-event", "", "BYTES", "the limit for one event's data (1048576)"},
+	{"allow-host", "", "NAME", "answer requests for this host name too; may be repeated"},
+	{"insecure-no-auth", "", "", "allow a --host that other machines reach"},
+	{"port-fallback", "", "", "where the port is taken, listen on a free one"},
+	{"help", "h", "", "print this"},
+	{"version", "", "", "print the version"},
+}
+
+func (f flagInfo) String() string {
+	s := "    --" + f.long
+	if f.short != "" {
+		s = "-" + f.short + ", --" + f.long
+	}
+	if f.value != "" {
+		s += " " + f.value
+	}
+	return s
+}
+
+// A command is one of streamctl's.
+type command struct {
+	name   string // its words
+	usage  string // what follows them
+	does   string // in a few words
+	manual string
+	flags  string // the long names of those it takes, in the order of its help
+	run    func(context.Context, *call) error
+}
+
+// A call is a command with its flags and its surroundings.
+type call struct {
+	*command
+	given  map[string][]string // by long name
+	getenv func(string) string
+	stdin  io.Reader
+	stdout output // flushed at the end; commands that go on flush it themselves
+	stderr io.Writer
+}
+
+// run is streamctl, with all that a process has around it in the arguments.
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+	words, given, err := parseFlags(args)
+	if err != nil {
+		return err
+	}
+	out := output{bufio.NewWriter(readerGone{stdout}), stdout}
+	c := &call{given: given, getenv: getenv, stdin: stdin, stdout: out, stderr: stderr}
+	if len(words) > 0 && words[0] == "help" {
+		words, given["help"] = words[1:], []string{"true"}
+	}
+	switch {
+	case c.has("version"):
+		fmt.Fprintln(out, "streamctl", buildVersion())
+		return out.Flush()
+	case c.has("help"):
+		text, err := help(words)
+		if err != nil {
+			return err
+		}
+		out.WriteString(text)
+		return out.Flush()
+	}
+	if c.command, err = findCommand(words); err != nil {
+		return err
+	}
+	for name := range given {
+		if !slices.Contains(strings.Fields(c.flags), name) {
+			return c.usageErr("it takes no --%s", name)
+		}
+	}
+	// What was printed before an error stands before its message. Where stdout failed itself, that is the error.
+	err = c.run(ctx, c)
+	return cmp.Or(out.Flush(), err)
+}
+
+// parseFlags takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them.
+func parseFlags(args []string) (words []string, given map[string][]string, err error) {
+	given = map[string][]string{}
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		if arg == "--" {
+			return append(words, args...), given, nil
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			words = append(words, arg)
+			continue
+		}
+		name, value, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
+		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return name != "" && (name == f.long || name == f.short) })
+		if i < 0 {
+			return nil, nil, unknownFlag(arg, name, words)
+		}
+		f := flagInfos[i]
+		if f.value == "" {
+			on, err := strconv.ParseBool(cmp.Or(value, "true"))
+			if err != nil || valued && value == "" {
+				return nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.long, value), ""}
+			}
+			if delete(given, f.long); on {
+				given[f.long] = []string{"true"}
+			}
+			continue
+		}
+		if !valued {
+			if len(args) == 0 {
+				return nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.value), ""}
+			}
+			value, args = args[0], args[1:]
+		}
+		given[f.long] = append(given[f.long], value)
+	}
+	return words, given, nil
+}
+
+func unknownFlag(arg, name string, words []string) error {
+	var names []string
+	for _, f := range flagInfos {
+		names = append(names, f.long)
+	}
+	hint := "streamctl --help"
+	if c, err := findCommand(words); err == nil {
+		names = strings.Fields(c.flags)
+		hint = "streamctl " + c.name + " --help"
+	}
+	arg, _, _ = strings.Cut(arg, "=")
+	if near := nearest(name, names); near != "" {
+		return usageError{fmt.Errorf("unknown flag %s; did you mean --%s?", arg, near), hint}
+	}
+	return usageError{fmt.Errorf("unknown flag %s", arg), hint}
+}
+
+func findCommand(words []string) (*command, error) {
+	if len(words) == 0 {
+		return nil, usageError{errors.New("no command"), "streamctl --help"}
+	}
+	var names []string
+	for i, c := range commands {
+		own := strings.Fields(c.name)
+		n := len(own)
+		if len(words) >= n && slices.Equal(words[:n], own) {
+			if len(words) == n {
+				return &commands[i], nil
+			}
+			hint := "streamctl " + c.name + " --help"
+			if strings.Contains(c.flags, "name") {
+				hint = "streamctl " + c.name + " -n " + words[n]
+			}
+			return nil, usageError{fmt.Errorf("%s: unexpected argument %q", c.name, words[n]), hint}
+		}
+		names = append(names, c.name)
+		if own[n-1] == words[0] {
+			return nil, usageError{fmt.Errorf("unknown command %q", words[0]), "streamctl " + c.name}
+		}
+	}
+	if len(words) == 1 && (words[0] == "server" || words[0] == "stream") {
+		return nil, usageError{fmt.Errorf("%s: which of its commands?", words[0]), "streamctl " + words[0] + " --help"}
+	}
+	words = words[:min(2, len(words))]
+	hint := "streamctl --help"
+	if near := nearest(strings.Join(words, " "), names); near != "" {
+		hint = "streamctl " + near
+	}
+	return nil, usageError{fmt.Errorf("unknown command %q", strings.Join(words, " ")), hint}
+}
+
+// nearest returns the one of names that a typing error may have turned into s, "" where none is near.
+func nearest(s string, names []string) string {
+	best, near := 3, ""
+	for _, name := range names {
+		if d := distance(s, name); d < best && d < len(name) {
+			best, near = d, name
+		}
+	}
+	return near
+}
+
+// distance is the number of insertions, deletions and replacements of bytes between a and b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// help returns the help for the command, or the group of commands, that words name.
+func help(words []string) (string, error) {
+	group := strings.Join(words, " ")
+	if group != "" && group != "server" && group != "stream" {
+		c, err := findCommand(words)
+		if err != nil {
+			return "", err
+		}
+		return c.help(), nil
+	}
+	var b strings.Builder
+	if group == "" {
+		b.WriteString("Appends events to durable streams and reads them, and runs the server that keeps them.\n\n")
+	}
+	fmt.Fprintf(&b, "Usage: streamctl %s [flags]\n\n", strings.TrimSpace(group+" COMMAND"))
+	for _, c := range commands {
+		if strings.HasPrefix(c.name, group) {
+			fmt.Fprintf(&b, "  %-18s %s\n", c.name, c.does)
+		}
+	}
+	b.WriteString("\nEach has its own --help. ")
+	b.WriteString("The server is the one of --server, of DURABLE_STREAMS_URL, or that of the\n" +
+		"folder .iterate, which is started when it is needed.\n")
+	if group != "server" {
+		b.WriteString("\nTry:  streamctl stream append -n greetings -m hello\n      streamctl stream get -n greetings\n")
+	}
+	return b.String(), nil
+}
+
+func (c *command) help() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: streamctl %s %s\n\n%s\n\n", c.name, c.usage, strings.TrimSpace(c.manual))
+	for _, name := range strings.Fields(c.flags) {
+		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return f.long == name })
+		fmt.Fprintf(&b, "  %-24s %s\n", flagInfos[i], flagInfos[i].help)
+	}
+	fmt.Fprintf(&b, "  %-24s %s\n", flagInfo{long: "help", short: "h"}, "print this")
+	return b.String()
+}
+
+func (c *call) usageErr(format string, args ...any) error {
+	return usageError{fmt.Errorf(c.name+": "+format, args...), "streamctl " + c.name + " --help"}
+}
+
+func (c *call) has(flag string) bool { return len(c.given[flag]) > 0 }
+
+// value returns what was given last, "" where nothing was.
+func (c *call) value(flag string) string {
+	if v := c.given[flag]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// number sets n to the flag's value, a number of 1 or more, where it was given.
+func (c *call) number(flag string, n *int) (err error) {
+	if !c.has(flag) {
+		return nil
+	}
+	if *n, err = strconv.Atoi(c.value(flag)); err != nil || *n < 1 {
+		return c.usageErr("--%s %q: it takes a number, 1 or more", flag, c.value(flag))
+	}
+	return nil
+}
+
+// duration sets d to the flag's value where it was given.
+func (c *call) duration(flag string, d *time.Duration) (err error) {
+	if !c.has(flag) {
+		return nil
+	}
+	if *d, err = time.ParseDuration(c.value(flag)); err != nil || *d < 0 {
+		return c.usageErr("--%s %q: it takes a time such as 30s or 2m", flag, c.value(flag))
+	}
+	return nil
+}
+
+// offset sets o to the value of --offset, and to preset where it was not given.
+func (c *call) offset(o *streamlib.Offset, preset streamlib.Offset) (err error) {
+	if *o = preset; !c.has("offset") {
+		return nil
+	}
+	if *o, err = streamlib.ParseOffset(c.value("offset")); err != nil {
+		return c.usageErr("--offset %q: it takes a number, -1 for the first event, or now", c.value("offset"))
+	}
+	return nil
+}
+
+// streamName returns the value of --name.
+func (c *call) streamName() (string, error) {
+	if !c.has("name") {
+		return "", usageError{fmt.Errorf("%s: -n NAME is missing: which stream?", c.name), "streamctl " + c.name + " " + c.usage}
+	}
+	if err := streamlib.CheckName(c.value("name")); err != nil {
+		return "", c.usageErr("%w", err)
+	}
+	return c.value("name"), nil
+}
+
+// contradicting refuses flag together with any of others.
+func (c *call) contradicting(flag string, others ...string) error {
+	for _, other := range others {
+		if c.has(flag) && c.has(other) {
+			return c.usageErr("--%s and --%s contradict each other", flag, other)
+		}
+	}
+	return nil
+}
+
+// clip shortens s for a message.
+func clip(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	for most := most; ; most-- {
+		if utf8.RuneStart(s[most]) {
+			return s[:most] + "…"
+		}
+	}
+}

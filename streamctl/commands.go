@@ -1,0 +1,94 @@
+package main
+
+// commands are all of streamctl's, in the order of its help. The variable is set in init, for help itself reads it.
+var commands []command
+
+func init() {
+	commands = []command{
+		{
+			name: "stream append", usage: "-n NAME [-m TEXT | -e JSON | < LINES]", does: "append events to a stream",
+			flags: "name message event key if-tail server dir", run: streamAppend,
+			manual: `
+Appends an event and prints it once it is durable. Without -m and -e the lines of stdin are appended as they come, each one
+JSON value; a line that cannot be appended ends it, and is named. A connection that is lost on the way is made again, and no
+line is appended twice. With --key or --if-tail all lines are one append, all or nothing.
+
+  streamctl stream append -n orders -m "first order"
+  streamctl stream append -n orders -e '{"type":"paid","amount":12.50}'
+  tail -f app.log.ndjson | streamctl stream append -n log`,
+		},
+		{
+			name: "stream subscribe", usage: "-n NAME [-o OFFSET | --last N]", does: "print events as they come",
+			flags: "name offset last type all prefix server dir", run: streamSubscribe,
+			manual: `
+Prints the events that are appended from now on, or those from an offset on and then what comes, until Ctrl-C. When the
+server ends or the connection breaks it connects again and goes on, with no gap and no repeat. With --all it prints the new
+events of every stream, those made later too; what is appended while there is no connection is then not among them.
+
+  streamctl stream subscribe -n orders -o -1
+  streamctl stream subscribe --all --prefix user/`,
+		},
+		{
+			name: "stream get", usage: "-n NAME [-o OFFSET] [-l N] | --last N", does: "print the events there are",
+			flags: "name offset limit last type server dir", run: streamGet,
+			manual: `
+Prints a stream's events, from the first one unless said otherwise, and ends at the last one that there is now.
+
+  streamctl stream get -n orders
+  streamctl stream get -n orders --last 10 --type paid`,
+		},
+		{
+			name: "stream wait", usage: "-n NAME [--type TYPE] [-o OFFSET] [--timeout 30s]", does: "print the first event there is, or wait for it",
+			flags: "name type offset timeout server dir", run: streamWait,
+			manual: `
+Prints the stream's first event that matches, at once or as soon as there is one, and ends. Ends with status 1 when there
+is none in time. With "--offset now" only what is appended from now on counts.
+
+  streamctl stream wait -n builds --type done --timeout 10m`,
+		},
+		{
+			name: "stream list", usage: "[--prefix PREFIX] [--details] [--json]", does: "print the streams' names",
+			flags: "prefix details json server dir", run: streamList,
+			manual: `
+Prints the names of the streams, one a line, in order; with --details a table. With --json one object a line.`,
+		},
+		{
+			name: "stream delete", usage: "-n NAME", does: "delete a stream with its events",
+			flags: "name server dir", run: streamDelete,
+			manual: `
+Deletes a stream. Its subscriptions end; a later append begins again at offset 0. It is no error where there is none.`,
+		},
+		{
+			name: "server run", usage: "[flags]", does: "be the server, in the foreground",
+			flags: streamdFlags + " dir", run: serverRun,
+			manual: `
+Runs streamd for the folder in the place of this process, until Ctrl-C or SIGTERM.`,
+		},
+		{
+			name: "server start", usage: "[flags]", does: "start the folder's server in the background",
+			flags: streamdFlags + " dir json", run: serverStart,
+			manual: `
+Starts streamd for the folder, detached from this terminal, and returns when it answers. Where no port is given and 3000 is
+taken, it takes a free one. Where the folder has a server already, that is an error. The server logs to daemon.log in the folder.`,
+		},
+		{
+			name: "server stop", usage: "[--timeout 10s]", does: "end the folder's server",
+			flags: "timeout dir json", run: serverStop,
+			manual: `
+Ends the folder's server and returns when it has ended: cleanly, or killed where that takes longer than the timeout. Exits with
+status 3 where none runs.`,
+		},
+		{
+			name: "server restart", usage: "[flags]", does: "end the folder's server and start it again",
+			flags: streamdFlags + " dir json", run: serverRestart,
+			manual: `
+Ends the folder's server and starts it again, with the flags that it had except for those given now. Where none runs, starts one.`,
+		},
+		{
+			name: "server status", usage: "[--json]", does: "say whether and where the folder's server runs",
+			flags: "dir json", run: serverStatus,
+			manual: `
+Prints the server's pid, URL, version, folder, log file and uptime; or "Not running", and exits with status 3.`,
+		},
+	}
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// An output is stdout with a buffer, and what is below it.
+type output struct {
+	*bufio.Writer
+	under io.Writer
+}
+
+// readerGone is a writer to stdout that names its errors.
+type readerGone struct{ io.Writer }
+
+func (w readerGone) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		return n, errReaderGone
+	} else if err != nil {
+		return n, fmt.Errorf("write to stdout: %w", err)
+	}
+	return n, nil
+}
+
+// untilReaderGone returns a context that ends with errReaderGone when stdout is a pipe that nobody reads any more, so that
+// a command that waits for events need not wait for one to find out. What watches the pipe ends with the process.
+func untilReaderGone(ctx context.Context, stdout io.Writer) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if f, ok := stdout.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+			go func() {
+				if waitReaderGone(int(f.Fd())) {
+					cancel(errReaderGone)
+				}
+			}()
+		}
+	}
+	return ctx, cancel
+}
+
+// isTerminal tells whether v is one, taking for one every character device but /dev/null.
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// streamdFlags are the flags that are streamd's own.
+const streamdFlags = "port host storage factory sync max-event allow-host insecure-no-auth"
+
+// folder is that of --dir.
+func (c *call) folder() (folder, error) {
+	dir := ".iterate"
+	if c.has("dir") {
+		dir = c.value("dir")
+	}
+	if dir == "" {
+		return folder{}, c.usageErr("--dir is empty")
+	}
+	dir, err := filepath.Abs(dir)
+	return folder{dir, c.stderr}, err
+}
+
+// streamdArgs returns what was given of streamd's flags, for the folder.
+func streamdArgs(f folder, given map[string][]string) []string {
+	args := []string{"--dir=" + f.dir}
+	for _, name := range append(strings.Fields(streamdFlags), "port-fallback") {
+		for _, value := range given[name] {
+			args = append(args, "--"+name+"="+value)
+		}
+	}
+	return args
+}
+
+// serverRun becomes streamd.
+func serverRun(ctx context.Context, c *call) error {
+	f, err := c.folder()
+	if err != nil {
+		return err
+	}
+	if s, answers, _ := f.owner(ctx); answers {
+		return running(f, s)
+	}
+	path, err := streamd()
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("run %s: %w", path, syscall.Exec(path, append([]string{"streamd"}, streamdArgs(f, c.given)...), os.Environ()))
+}
+
+func running(f folder, s server) error {
+	return hintError{fmt.Errorf("already running: pid %d serves %s at %s", s.PID, f.dir, s.url()), "streamctl server restart"}
+}
+
+func serverStart(ctx context.Context, c *call) error {
+	f, err := c.folder()
+	if err != nil {
+		return err
+	}
+	if s, answers, _ := f.owner(ctx); answers {
+		return running(f, s)
+	}
+	if !c.has("port") {
+		c.given["port-fallback"] = []string{"true"}
+	}
+	return c.startAndSay(ctx, f, c.given)
+}
+
+func (c *call) startAndSay(ctx context.Context, f folder, given map[string][]string) error {
+	conn, s, err := f.start(ctx, streamdArgs(f, given))
+	if errors.Is(err, errTaken) {
+		if s, answers, _ := f.owner(ctx); answers {
+			return running(f, s)
+		}
+		return f.hung()
+	} else if err != nil {
+		return err
+	}
+	conn.Close()
+	if c.has("json") {
+		return c.printJSON(struct {
+			PID     int    `json:"pid"`
+			URL     string `json:"url"`
+			Storage string `json:"storage"`
+			Dir     string `json:"dir"`
+			Log     string `json:"log"`
+		}{s.PID, s.url(), s.Storage, f.dir, f.logFile()})
+	}
+	return c.table([][2]string{{"pid", strconv.Itoa(s.PID)}, {"url", s.url()}, {"storage", s.Storage}, {"dir", f.dir}, {"log", f.logFile()}})
+}
+
+// table prints one member a line, the values below each other.
+func (c *call) table(members [][2]string) error {
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	for _, m := range members {
+		fmt.Fprintf(w, "%s\t%s\n", m[0], m[1])
+	}
+	return w.Flush()
+}
+
+func (c *call) printJSON(v any) error {
+	encoder := json.NewEncoder(c.stdout)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+func serverStop(ctx context.Context, c *call) error {
+	f, err := c.folder()
+	if err != nil {
+		return err
+	}
+	patience := 10 * time.Second
+	if err := c.duration("timeout", &patience); err != nil {
+		return err
+	}
+	s, _, err := f.owner(ctx)
+	if err != nil {
+		return err
+	}
+	killed, err := f.stop(s, patience)
+	if err != nil {
+		return err
+	}
+	if killed {
+		fmt.Fprintf(c.stderr, "streamctl: pid %d did not end by itself in %v and was killed\n", s.PID, patience)
+	}
+	if c.has("json") {
+		return c.printJSON(map[string]any{"pid": s.PID, "killed": killed})
+	}
+	return nil
+}
+
+// serverRestart starts the server again with the flags it had, except for those given now. One that had no port of its own
+// choice tries to get the same again, for those who know its URL.
+func serverRestart(ctx context.Context, c *call) error {
+	f, err := c.folder()
+	if err != nil {
+		return err
+	}
+	s, _, err := f.owner(ctx)
+	if errors.Is(err, errNotRunning) {
+		return serverStart(ctx, c)
+	} else if err != nil {
+		return err
+	}
+	_, given, err := parseFlags(s.Args)
+	if err != nil {
+		return hintError{fmt.Errorf("pid %d has flags that this streamctl does not know: %w", s.PID, err), "streamctl server stop"}
+	}
+	if port := given["port"]; len(given["port-fallback"]) > 0 || len(port) > 0 && port[len(port)-1] == "0" {
+		given["port-fallback"] = []string{"true"}
+		if s.port != 0 {
+			given["port"] = []string{strconv.Itoa(s.port)}
+		}
+	}
+	if c.has("port") {
+		delete(given, "port-fallback")
+	}
+	maps.Copy(given, c.given)
+	if _, err := f.stop(s, 10*time.Second); err != nil {
+		return err
+	}
+	return c.startAndSay(ctx, f, given)
+}
+
+func serverStatus(ctx context.Context, c *call) error {
+	f, err := c.folder()
+	if err != nil {
+		return err
+	}
+	s, answers, err := f.owner(ctx)
+	switch {
+	case errors.Is(err, errNotRunning):
+		if c.has("json") {
+			err = c.printJSON(map[string]bool{"running": false})
+		} else {
+			_, err = fmt.Fprintln(c.stdout, "Not running")
+		}
+		return errors.Join(errNotRunning, errTold, err)
+	case !answers && err == nil:
+		return f.hung()
+	case !answers:
+		return err
+	}
+	if c.has("json") {
+		return c.printJSON(map[string]any{
+			"running": true, "pid": s.PID, "url": s.url(), "version": s.Version, "dir": s.Dir,
+			"storage": s.Storage, "startedAt": s.StartedAt, "args": s.Args,
+		})
+	}
+	return c.table([][2]string{
+		{"pid", strconv.Itoa(s.PID)},
+		{"url", s.url()},
+		{"version", s.Version},
+		{"storage", s.Storage},
+		{"dir", s.Dir},
+		{"log", f.logFile()},
+		{"uptime", time.Since(s.StartedAt).Round(time.Second).String()},
+		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
+	})
+}

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
+)
+
+// connect returns a client of the server that the flags, the environment or the folder name, in this order. Only for the
+// folder a server is started.
+func (c *call) connect(ctx context.Context) (*streamhttp.Client, error) {
+	given := cmp.Or(c.value("server"), c.getenv("DURABLE_STREAMS_URL"))
+	if given == "" {
+		f, err := c.folder()
+		if err != nil {
+			return nil, err
+		}
+		client, err := f.client(ctx)
+		return c.withToken(client), err
+	}
+	if !strings.Contains(given, "://") {
+		given = "http://" + given
+	}
+	u, err := url.Parse(given)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usageError{fmt.Errorf("%q is no server's URL", given), "streamctl " + c.name + " --server http://127.0.0.1:3000"}
+	}
+	return c.withToken(&streamhttp.Client{URL: strings.TrimSuffix(given, "/")}), nil
+}
+
+// withToken makes client send DURABLE_STREAMS_TOKEN, where that is set.
+func (c *call) withToken(client *streamhttp.Client) *streamhttp.Client {
+	token := c.getenv("DURABLE_STREAMS_TOKEN")
+	if client == nil || token == "" {
+		return client
+	}
+	if client.HTTP == nil {
+		client.HTTP = &http.Client{Transport: http.DefaultTransport}
+	}
+	client.HTTP.Transport = bearer{token, client.HTTP.Transport}
+	return client
+}
+
+type bearer struct {
+	token string
+	http.RoundTripper
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.RoundTripper.RoundTrip(r)
+}
+
+// explain makes of the error of an operation on a stream one that names both, and says what to type next where that is known.
+func (c *call) explain(name string, err error) error {
+	if err == nil || errors.Is(err, errReaderGone) {
+		return err
+	}
+	operation := strings.TrimPrefix(c.name, "stream ")
+	if quoted := strconv.Quote(name); name != "" && !strings.Contains(err.Error(), quoted) {
+		err = fmt.Errorf("%s %s: %w", operation, quoted, err)
+	}
+	_, gone := errors.AsType[*streamlib.GoneError](err)
+	switch {
+	case unreachable(err):
+		return hintError{err, "streamctl server start, and no --server and no DURABLE_STREAMS_URL"}
+	case gone, errors.Is(err, streamlib.ErrDeleted):
+		return hintError{err, fmt.Sprintf("streamctl %s -n %s --offset -1, which begins again", c.name, name)}
+	}
+	return err
+}
+
+// unreachable tells whether nobody was there to take a connection.
+func unreachable(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial"
+}
+
+// printEvents prints events, one a line, at once.
+func (c *call) printEvents(events []streamlib.Event) error {
+	for _, e := range events {
+		c.stdout.Write(append(e.AppendJSON(c.stdout.AvailableBuffer()), '\n'))
+	}
+	return c.stdout.Flush()
+}
+
+func streamGet(ctx context.Context, c *call) error {
+	var q streamhttp.Query
+	name, err := c.streamName()
+	err = cmp.Or(err, c.contradicting("last", "offset", "limit"),
+		c.number("limit", &q.Limit), c.number("last", &q.Last), c.offset(&q.From, streamlib.Beginning))
+	if err != nil {
+		return err
+	}
+	q.Types = c.given["type"]
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	for events, err := range client.Stream(name).Query(ctx, q) {
+		if err := cmp.Or(err, c.printEvents(events)); err != nil {
+			return c.explain(name, err)
+		}
+	}
+	return nil
+}
+
+func streamSubscribe(ctx context.Context, c *call) error {
+	if c.has("all") || c.has("prefix") {
+		return subscribeAll(ctx, c)
+	}
+	f := streamhttp.Follow{Types: c.given["type"]}
+	name, err := c.streamName()
+	err = cmp.Or(err, c.contradicting("last", "offset"), c.number("last", &f.Last), c.offset(&f.From, streamlib.Now))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := untilReaderGone(ctx, c.stdout.under)
+	defer cancel(nil)
+	return c.follow(ctx, name, f, func(events []streamlib.Event) (done bool, err error) { return false, c.printEvents(events) })
+}
+
+// follow hands the events of a subscription to show, until that is done.
+func (c *call) follow(ctx context.Context, name string, f streamhttp.Follow, show func([]streamlib.Event) (done bool, err error)) error {
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	why := ""
+	f.Reconnecting = func(err error) {
+		if err.Error() != why { // not again and again
+			why = err.Error()
+			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), name, err)
+		}
+	}
+	for events, err := range client.Stream(name).Follow(ctx, f) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		why = ""
+		done := false
+		if err == nil {
+			done, err = show(events)
+		}
+		if err != nil || done {
+			return c.explain(name, err)
+		}
+	}
+	return nil
+}
+
+// subscribeAll goes on after the connection was lost, too, but what was appended meanwhile cannot be had this way.
+func subscribeAll(ctx context.Context, c *call) error {
+	if !c.has("all") {
+		return c.usageErr("--prefix goes with --all")
+	}
+	for _, flag := range []string{"name", "offset", "last"} {
+		if c.has(flag) {
+			return c.usageErr("--all and --%s contradict each other: all streams are followed from now on", flag)
+		}
+	}
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := untilReaderGone(ctx, c.stdout.under)
+	defer cancel(nil)
+	for answered, told := false, false; ; answered = true {
+		for events, err := range client.Subscribe(ctx, c.value("prefix"), c.given["type"]...) {
+			refusal, refused := errors.AsType[*streamhttp.Error](err)
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case refused && refusal.Status != http.StatusServiceUnavailable, !answered && unreachable(err):
+				return c.explain("", fmt.Errorf("subscribe to all: %w", err))
+			case err != nil && !told:
+				told = true
+				fmt.Fprintf(c.stderr, "streamctl: subscribe to all: the connection was lost: %v; connecting again, without what is appended meanwhile\n", err)
+			case err == nil:
+				told, answered = false, true
+				if err := c.printEvents(events); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func streamWait(ctx context.Context, c *call) error {
+	f := streamhttp.Follow{Types: c.given["type"]}
+	timeout := 30 * time.Second
+	name, err := c.streamName()
+	if err = cmp.Or(err, c.offset(&f.From, streamlib.Beginning), c.duration("timeout", &timeout)); err != nil {
+		return err
+	}
+	ctx, cancel := untilReaderGone(ctx, c.stdout.under)
+	defer cancel(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("wait %q: there was no such event in %v", name, timeout))
+	defer stop()
+	return c.follow(ctx, name, f, func(events []streamlib.Event) (done bool, err error) {
+		return len(events) > 0, c.printEvents(events[:min(1, len(events))])
+	})
+}
+
+func streamDelete(ctx context.Context, c *call) error {
+	name, err := c.streamName()
+	if err != nil {
+		return err
+	}
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return c.explain(name, client.Stream(name).Delete(ctx))
+}
+
+func streamList(ctx context.Context, c *call) error {
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	show, end := c.listNames()
+	if c.has("json") {
+		show, end = c.listJSON()
+	} else if c.has("details") {
+		show, end = c.listTable(time.Now())
+	}
+	o := streamhttp.ListOptions{Prefix: c.value("prefix"), Details: c.has("details"), Limit: 1000}
+	for {
+		page, err := client.List(ctx, o)
+		if err != nil {
+			return c.explain("", err)
+		}
+		for _, info := range page.Streams {
+			if err := show(info); err != nil {
+				return err
+			}
+		}
+		if o.After = page.Next; o.After == "" {
+			return end()
+		}
+	}
+}
+
+// A lister shows one stream.
+type lister func(streamlib.Info) error
+
+func (c *call) listNames() (lister, func() error) {
+	return func(s streamlib.Info) error {
+		_, err := fmt.Fprintln(c.stdout, s.Name)
+		return err
+	}, c.stdout.Flush
+}
+
+func (c *call) listJSON() (lister, func() error) {
+	type details struct {
+		NextOffset string    `json:"nextOffset"`
+		Size       int64     `json:"size"`
+		CreatedAt  time.Time `json:"createdAt,omitzero"`
+		UpdatedAt  time.Time `json:"updatedAt,omitzero"`
+	}
+	type stream struct {
+		Name string `json:"name"`
+		*details
+	}
+	return func(s streamlib.Info) error {
+		v := stream{Name: s.Name}
+		if c.has("details") {
+			v.details = &details{s.Tail.String(), s.Size, s.CreatedAt, s.UpdatedAt}
+		}
+		return c.printJSON(v)
+	}, c.stdout.Flush
+}
+
+func (c *call) listTable(now time.Time) (lister, func() error) {
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tEVENTS\tSIZE\tCREATED\tUPDATED")
+	return func(s streamlib.Info) error {
+		_, err := fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", s.Name, s.Tail, bytesText(s.Size), ageText(now, s.CreatedAt), ageText(now, s.UpdatedAt))
+		return err
+	}, w.Flush
+}
+
+// bytesText is a size for a person.
+func bytesText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	size, unit := float64(n)/1024, 0
+	for size >= 1023.95 && unit < 4 {
+		size, unit = size/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", size, "KMGTP"[unit])
+}
+
+// ageText is how long ago t was, for a person.
+func ageText(now, t time.Time) string {
+	age := now.Sub(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case age < time.Second:
+		return "now"
+	case age < time.Minute:
+		return fmt.Sprintf("%ds ago", age/time.Second)
+	case age < time.Hour:
+		return fmt.Sprintf("%dm ago", age/time.Minute)
+	case age < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", age/time.Hour)
+	}
+	return fmt.Sprintf("%dd ago", age/(24*time.Hour))
+}
