@@ -1,10 +1,19 @@
 package streamhttp
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
+	"maps"
 	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -17,8 +26,29 @@ type Client struct {
 	HTTP *http.Client // nil is one of this package's own; its Timeout must be 0
 }
 
-// Health returns what the server tells of itself. An answer that is none of a durable-streams server is an error.
-func (c *Client) Health(ctx context.Context) (Health, error) { return Health{}, errNotYet }
+// ownHTTP keeps as many connections as were in use at once, for there is one server.
+var ownHTTP = func() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, 1024
+	t.DisableCompression = true
+	return &http.Client{Transport: t}
+}()
+
+// Health returns what the server tells of itself. The answer of some other server is an error.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var h Health
+	resp, err := c.do(ctx, request{path: "/healthz"})
+	if err == nil {
+		err = decode(resp, &h)
+	}
+	if err == nil && h.Status == "" {
+		err = errNotOurs
+	}
+	if err != nil {
+		return Health{}, told(err, "ask "+c.URL, "")
+	}
+	return h, nil
+}
 
 // ListOptions say which streams List returns; the zero value is all of them.
 type ListOptions struct {
@@ -34,86 +64,157 @@ type Page struct {
 	Next    string           // the After of the next page; empty on the last one
 }
 
-// List returns the streams there are.
-func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) { return Page{}, errNotYet }
+// List returns the streams there are. Of one that is corrupt, details are its name alone.
+func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
+	q := url.Values{}
+	set(q, "prefix", o.Prefix)
+	set(q, "after", o.After)
+	setCount(q, "limit", o.Limit)
+	if o.Details {
+		q.Set("details", "true")
+	}
+	var answer struct {
+		Streams json.RawMessage
+		Next    string
+	}
+	resp, err := c.do(ctx, request{path: "/streams", query: q})
+	if err == nil {
+		err = decode(resp, &answer)
+	}
+	page := Page{Next: answer.Next}
+	switch {
+	case err != nil:
+	case o.Details:
+		var details []detail
+		err = json.Unmarshal(answer.Streams, &details)
+		for _, d := range details {
+			info := streamlib.Info{Name: d.Name, Size: d.Size}
+			info.Tail, _ = streamlib.ParseOffset(d.NextOffset)
+			info.CreatedAt, _ = time.Parse(timeLayout, d.CreatedAt)
+			info.UpdatedAt, _ = time.Parse(timeLayout, d.UpdatedAt)
+			page.Streams = append(page.Streams, info)
+		}
+	default:
+		var names []string
+		err = json.Unmarshal(answer.Streams, &names)
+		for _, name := range names {
+			page.Streams = append(page.Streams, streamlib.Info{Name: name})
+		}
+	}
+	if err != nil {
+		return Page{}, told(err, "list streams", "")
+	}
+	return page, nil
+}
 
 // Subscribe yields what is appended from now on to the streams whose names begin with prefix, streams made later among
-// them, where types are given only events that HasType. It ends with an error when the connection is lost: what was
-// appended meanwhile cannot be had this way.
+// them; where types are given, only events that HasType. An empty batch comes first, once the server has begun. It ends with an
+// error when the connection is lost: what was appended meanwhile cannot be had this way.
 func (c *Client) Subscribe(ctx context.Context, prefix string, types ...string) iter.Seq2[[]streamlib.Event, error] {
-	return failing(errNotYet)
+	return iterate(ctx, "subscribe to all", "", func(yield func([]streamlib.Event, error) bool) error {
+		q := url.Values{}
+		set(q, "prefix", prefix)
+		setTypes(q, types)
+		s, err := c.connect(ctx, request{path: "/streams", query: q})
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		for events := []streamlib.Event(nil); yield(events, nil); {
+			if events, err = s.next(); err != nil {
+				return err
+			}
+		}
+		return errStopped
+	})
 }
 
 // Stream returns the server's stream called name. It asks the server nothing.
 func (c *Client) Stream(name string) *Remote { return &Remote{c, name} }
 
-// A Remote is a stream on a server. It is a streamlib.Stream with these differences: a batch's Admit is called before the
-// request is sent, also where the batch is a repeat; an append with a key is sent again, a few times, when its outcome is open.
-type Remote struct {
-	c    *Client
-	name string
+// request is what do asks the server; what is empty is not sent.
+type request struct {
+	method string // empty is GET
+	path   string // percent-encoded
+	query  url.Values
+	header http.Header
+	body   []byte
+	absent bool   // 404 is a success
+	stream string // that it is about
 }
 
-var _ streamlib.Stream = (*Remote)(nil)
-
-// Name returns the stream's name.
-func (r *Remote) Name() string { return r.name }
-
-// Append is streamlib.Stream's.
-func (r *Remote) Append(ctx context.Context, b streamlib.Batch) (streamlib.Receipt, error) {
-	return streamlib.Receipt{}, errNotYet
+// do returns the server's answer where it is a success.
+func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
+	target := strings.TrimSuffix(c.URL, "/") + q.path
+	if len(q.query) > 0 {
+		target += "?" + q.query.Encode()
+	}
+	var body io.Reader
+	if q.body != nil {
+		body = bytes.NewReader(q.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(q.method, http.MethodGet), target, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w server URL %q: %w", streamlib.ErrInvalid, c.URL, err)
+	}
+	maps.Copy(req.Header, q.header)
+	resp, err := cmp.Or(c.HTTP, ownHTTP).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 && !(q.absent && resp.StatusCode == http.StatusNotFound) {
+		defer resp.Body.Close()
+		return nil, refusal(resp, q.stream)
+	}
+	return resp, nil
 }
 
-// Read is streamlib.Stream's.
-func (r *Remote) Read(ctx context.Context, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
-	return failing(errNotYet)
+// is tells whether the answer has the media type.
+func is(resp *http.Response, mediaType string) bool {
+	name, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return name == mediaType
 }
 
-// Subscribe is Follow with From alone.
-func (r *Remote) Subscribe(ctx context.Context, from streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
-	return r.Follow(ctx, Follow{From: from})
+// decode reads the answer, which is JSON.
+func decode(resp *http.Response, v any) error {
+	defer resp.Body.Close()
+	if !is(resp, jsonType[0]) || json.NewDecoder(resp.Body).Decode(v) != nil {
+		return errNotOurs
+	}
+	return nil
 }
 
-// Stat is streamlib.Stream's.
-func (r *Remote) Stat(ctx context.Context) (streamlib.Info, error) { return streamlib.Info{}, errNotYet }
-
-// Delete is streamlib.Stream's.
-func (r *Remote) Delete(ctx context.Context) error { return errNotYet }
-
-// A Query says which events Query yields; the zero value is all that there are.
-type Query struct {
-	From  streamlib.Offset // of the first one; Beginning and 0 are the same
-	Limit int              // of events; 0 is none
-	Last  int              // instead of From and Limit: so many of the last events; 0 is all
-	Types []string         // only events that HasType; Limit and Last count these alone
-	Wait  time.Duration    // where there is no such event, how long to wait for one; not with Last
+func set(q url.Values, name, value string) {
+	if value != "" {
+		q.Set(name, value)
+	}
 }
 
-// Query yields events that there are, and ends.
-func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event, error] {
-	return failing(errNotYet)
+func setCount(q url.Values, name string, n int) {
+	if n != 0 {
+		q.Set(name, strconv.Itoa(n))
+	}
 }
 
-// A Follow says which events Follow yields; the zero value is all of them.
-type Follow struct {
-	From  streamlib.Offset // of the first one; Beginning and 0 are the same, Now is what comes
-	Last  int              // instead of From: so many of the last events, then what comes
-	Types []string         // only events that HasType; Last counts these alone
-
-	// Reconnecting, where not nil, is called before each wait to connect again, with why it was not possible so far.
-	Reconnecting func(err error)
+func setTypes(q url.Values, types []string) {
+	if len(types) > 0 {
+		q["type"] = types
+	}
 }
 
-// Follow yields the events that there are, then what is appended, as they come and without end. A failure of the first connection is
-// an error. Once connected, it connects again by itself whenever the connection is lost, and goes on with no gap and no
-// repeat. It ends with an error: the context's; streamlib.ErrDeleted when the stream is deleted meanwhile; *streamlib.GoneError
-// when that is found out later; or the server's refusal.
-func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Event, error] {
-	return failing(errNotYet)
-}
+// errStopped ends an iteration whose consumer wants no more.
+var errStopped = errors.New("the consumer stopped")
 
-var errNotYet = errors.New("not yet")
-
-func failing(err error) iter.Seq2[[]streamlib.Event, error] {
-	return func(yield func([]streamlib.Event, error) bool) { yield(nil, err) }
+// iterate makes an iterator of a function. Where ctx is done, its cause is the error.
+func iterate(ctx context.Context, doing, stream string, f func(yield func([]streamlib.Event, error) bool) error) iter.Seq2[[]streamlib.Event, error] {
+	return func(yield func([]streamlib.Event, error) bool) {
+		err := f(yield)
+		if err == nil || err == errStopped {
+			return
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		yield(nil, told(err, doing, stream))
+	}
 }

@@ -1,11 +1,27 @@
 package streamhttp
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+)
+
+const (
+	bodyTime  = time.Minute      // for a request's whole body to arrive
+	writeTime = 30 * time.Second // for a client to take what is written to it at once
+	pingAfter = 15 * time.Second // of silence
+	chunk     = 64 << 10         // what is written at once, about
 )
 
 // Config is what a handler needs to know; the zero value is ready to use.
@@ -27,7 +43,267 @@ type Health struct {
 	Args      []string  `json:"args,omitzero"`
 }
 
-// NewHandler returns the routes over m: Layer 5.
+// NewHandler returns the routes over m: Layer 5. Requests for a host that is not allowed, and writes from web pages of
+// another origin, are answered 403.
 func NewHandler(m *streamlib.Manager, c Config) http.Handler {
-	return http.NotFoundHandler()
+	if c.MaxEvent == 0 {
+		c.MaxEvent = streamlib.MaxEvent
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Health.Status == "" {
+		c.Health.Status = "ok"
+	}
+	h := &handler{Config: c, streams: m, hosts: map[string]bool{"localhost": true}}
+	for _, host := range c.AllowHosts {
+		h.hosts[hostname(host)] = true
+	}
+	h.all = methods{"GET": h.list, "HEAD": h.list}
+	h.one = methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove}
+	h.events = methods{"GET": h.read, "HEAD": h.read}
+	h.healthz = methods{"GET": h.health, "HEAD": h.health}
+	return h
+}
+
+type handler struct {
+	Config
+	streams                   *streamlib.Manager
+	hosts                     map[string]bool
+	origins                   http.CrossOriginProtection
+	all, one, events, healthz methods
+}
+
+// A route answers a request about the stream called name, where there is one. Where it returns an error it has answered
+// nothing yet.
+type route func(w http.ResponseWriter, r *http.Request, name string) error
+
+type methods map[string]route
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.serve(w, r); err != nil {
+		h.fail(w, r, err)
+	}
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
+	if !h.allowed(r.Host) {
+		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
+	}
+	if err := h.origins.Check(r); err != nil {
+		return &Error{http.StatusForbidden, "a web page of another origin may not do this: " + err.Error()}
+	}
+	methods, name, err := h.find(r.URL.EscapedPath())
+	if err != nil {
+		return err
+	}
+	route := methods[r.Method]
+	if route == nil {
+		allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
+		w.Header().Set("Allow", allow)
+		return &Error{http.StatusMethodNotAllowed, fmt.Sprintf("method %q is not for this path, but %s are", r.Method, allow)}
+	}
+	if r.Method == http.MethodGet {
+		w.Header()["Cache-Control"] = noCache
+	}
+	return route(w, r, name)
+}
+
+// find returns what there is at a path. It is no http.ServeMux, which redirects "a//b" and takes the name "/" for the end
+// of the path.
+func (h *handler) find(path string) (methods, string, error) {
+	switch path {
+	case "/streams":
+		return h.all, "", nil
+	case "/healthz":
+		return h.healthz, "", nil
+	}
+	if rest, ok := strings.CutPrefix(path, "/streams/"); ok {
+		escaped, below, more := strings.Cut(rest, "/")
+		name, err := url.PathUnescape(escaped)
+		switch {
+		case err != nil || escaped == "":
+		case !more:
+			return h.one, name, streamlib.CheckName(name)
+		case below == "events":
+			return h.events, name, streamlib.CheckName(name)
+		}
+	}
+	return nil, "", &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events and /healthz, "+
+		"where / in a NAME is sent as %%2F", path)}
+}
+
+var (
+	noCache  = []string{"no-cache"}
+	jsonType = []string{"application/json"}
+	lineType = []string{"application/x-ndjson"}
+	sseType  = []string{"text/event-stream"}
+)
+
+// allowed tells whether a request may be for the host. A web page can let any name of its own point to this machine, so
+// other names than those of this machine are taken only where its owner said so.
+func (h *handler) allowed(host string) bool {
+	name := hostname(host)
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.Unmap().IsLoopback() || h.hosts[name]
+}
+
+// hostname returns host in lower case without port, brackets and the final dot.
+func hostname(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.String()
+	}
+	return strings.ToLower(strings.TrimSuffix((&url.URL{Host: host}).Hostname(), "."))
+}
+
+// fail answers with an error. The cause of a 500 goes to the log, every other error to the client.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	code, p := status(err)
+	if code == http.StatusInternalServerError {
+		h.Log.Error("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "error", err)
+	}
+	if p.Tail != "" {
+		setTail(w.Header(), p.Tail)
+	}
+	if code == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	answerJSON(w, code, p)
+}
+
+func answerJSON(w http.ResponseWriter, code int, v any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // our own types
+	}
+	w.Header()["Content-Type"] = jsonType
+	w.WriteHeader(code)
+	_, _ = w.Write(b.Bytes()) // the client may have gone
+}
+
+func setTail(h http.Header, tail string) {
+	h["Etag"] = []string{`"` + tail + `"`}
+	h["Stream-Next-Offset"] = []string{tail}
+}
+
+// health tells who this is. A request that a proxy on this machine passed on is not from this machine.
+func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error {
+	if _, err := parameters(r); err != nil {
+		return err
+	}
+	health := h.Health
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !from.Addr().Unmap().IsLoopback() || r.Header["Forwarded"] != nil || r.Header["X-Forwarded-For"] != nil {
+		health.PID, health.Dir, health.Args = 0, "", nil
+	}
+	answerJSON(w, http.StatusOK, health)
+	return nil
+}
+
+// remove deletes a stream.
+func (h *handler) remove(w http.ResponseWriter, r *http.Request, name string) error {
+	if _, err := parameters(r); err != nil {
+		return err
+	}
+	if err := h.streams.Stream(name).Delete(r.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// stat answers HEAD: the tail, and what else is known of the stream.
+func (h *handler) stat(w http.ResponseWriter, r *http.Request, name string) error {
+	info, err := h.streams.Stream(name).Stat(r.Context())
+	if err != nil {
+		return err
+	}
+	setTail(w.Header(), info.Tail.String())
+	if info.Tail == 0 {
+		w.WriteHeader(http.StatusNotFound)
+		return nil
+	}
+	w.Header().Set("Stream-Size", fmt.Sprint(info.Size))
+	w.Header().Set("Stream-Created-At", info.CreatedAt.UTC().Format(timeLayout))
+	w.Header().Set("Stream-Updated-At", info.UpdatedAt.UTC().Format(timeLayout))
+	return nil
+}
+
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// detail is a stream in a list with details.
+type detail struct {
+	Name       string `json:"name"`
+	NextOffset string `json:"nextOffset,omitempty"`
+	Size       int64  `json:"size"`
+	CreatedAt  string `json:"createdAt,omitempty"`
+	UpdatedAt  string `json:"updatedAt,omitempty"`
+	Error      string `json:"error,omitempty"` // instead of all but the name
+}
+
+// list answers with a page of streams, or with the live events of many.
+func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
+	if accepts(r, sseType[0]) {
+		return h.followAll(w, r)
+	}
+	q, err := parameters(r, "prefix", "after", "limit", "details")
+	if err != nil {
+		return err
+	}
+	limit, err := q.count("limit")
+	if err != nil {
+		return err
+	}
+	details, err := q.bool("details")
+	if err != nil {
+		return err
+	}
+	ask := limit
+	if limit > 0 {
+		ask++ // one more tells whether there is a next page
+	}
+	names, err := h.streams.List(r.Context(), q.get("prefix"), q.get("after"), ask)
+	if err != nil {
+		return err
+	}
+	var page struct {
+		Streams any    `json:"streams"`
+		Next    string `json:"next,omitempty"`
+	}
+	if limit > 0 && len(names) > limit {
+		names = names[:limit]
+		page.Next = names[limit-1]
+	}
+	if page.Streams = names; names == nil {
+		page.Streams = []string{}
+	}
+	if details {
+		if page.Streams, err = h.details(r, names); err != nil {
+			return err
+		}
+	}
+	answerJSON(w, http.StatusOK, page)
+	return nil
+}
+
+// details are those of names; one that cannot be read does not hide the others.
+func (h *handler) details(r *http.Request, names []string) ([]detail, error) {
+	details := make([]detail, 0, len(names))
+	for _, name := range names {
+		info, err := h.streams.Stream(name).Stat(r.Context())
+		_, corrupt := errors.AsType[*streamlib.CorruptError](err)
+		switch {
+		case corrupt:
+			h.Log.Error("stream in a list", "stream", name, "error", err)
+			details = append(details, detail{Name: name, Error: "the stream is corrupt, the server's log says where"})
+		case err != nil:
+			return nil, err
+		case info.Tail > 0: // else it was deleted meanwhile
+			details = append(details, detail{name, info.Tail.String(), info.Size,
+				info.CreatedAt.UTC().Format(timeLayout), info.UpdatedAt.UTC().Format(timeLayout), ""})
+		}
+	}
+	return details, nil
 }

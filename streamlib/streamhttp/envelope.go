@@ -1,0 +1,93 @@
+package streamhttp
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
+)
+
+// envelope returns the value of the one member of {"data": V}, compact. It works within body.
+func envelope(body []byte) (json.RawMessage, error) {
+	rest := compact.Space(body)
+	switch {
+	case len(rest) == 0:
+		return nil, invalidBody(`it is empty`)
+	case rest[0] != '{':
+		return nil, invalidBody(`it is no object`)
+	}
+	var data []byte
+	for rest = compact.Space(rest[1:]); ; rest = compact.Space(rest[1:]) {
+		if data == nil && len(rest) > 0 && rest[0] == '}' {
+			return nil, invalidBody(`it has no "data" member`)
+		}
+		name, after, err := compact.String(rest[:0], rest)
+		if err != nil {
+			return nil, invalidBody(err.Error())
+		}
+		if rest = compact.Space(after); len(rest) == 0 || rest[0] != ':' {
+			return nil, invalidBody(`a member has no value`)
+		}
+		switch {
+		case !isData(name):
+			return nil, invalidBody(fmt.Sprintf(`unknown member %.100s`, name))
+		case data != nil:
+			return nil, invalidBody(`it has two "data" members`)
+		}
+		if data, rest, err = compact.Value(rest[1:1], rest[1:]); err != nil {
+			return nil, invalidBody(err.Error())
+		}
+		if rest = compact.Space(rest); len(rest) == 0 {
+			return nil, invalidBody(`it ends too early`)
+		}
+		switch rest[0] {
+		case ',':
+		case '}':
+			if len(compact.Space(rest[1:])) > 0 {
+				return nil, invalidBody(`there is text behind the object`)
+			}
+			return data, nil
+		default:
+			return nil, invalidBody(fmt.Sprintf(`unexpected %q behind a member`, rest[0]))
+		}
+	}
+}
+
+func invalidBody(why string) error {
+	return fmt.Errorf(`%w body: %s; send {"data": VALUE}`, streamlib.ErrInvalid, why)
+}
+
+// isData tells whether the JSON string is "data", however it is escaped.
+func isData(quoted []byte) bool {
+	if string(quoted) == `"data"` {
+		return true
+	}
+	var name string
+	return bytes.IndexByte(quoted, '\\') > 0 && json.Unmarshal(quoted, &name) == nil && name == "data"
+}
+
+// lineValues returns the values of NDJSON: one a line, compact, within body. Blank lines are none.
+func lineValues(body []byte, maxEvent int) ([]json.RawMessage, error) {
+	values := make([]json.RawMessage, 0, bytes.Count(body, []byte("\n"))+1)
+	for number := 1; len(body) > 0; number++ {
+		line, rest, _ := bytes.Cut(body, []byte("\n"))
+		body = rest
+		if len(compact.Space(line)) == 0 {
+			continue
+		}
+		value, err := compact.All(line[:0], line)
+		if err != nil {
+			return nil, fmt.Errorf("%w line %d: %w", streamlib.ErrInvalid, number, err)
+		}
+		if len(value) > maxEvent {
+			return nil, fmt.Errorf("%w: line %d has %d bytes, the limit is %d", streamlib.ErrTooLarge, number, len(value), maxEvent)
+		}
+		values = append(values, value)
+	}
+	if len(values) == 0 {
+		return nil, fmt.Errorf("%w body: it is empty; send one JSON value a line", streamlib.ErrInvalid)
+	}
+	return values, nil
+}

@@ -1,0 +1,129 @@
+package streamhttp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// An Error is an answer of a server that is not a success. It unwraps to the streamlib error that its status stands
+// for, where there is one. After Status 500 the outcome of an append is open; every other answer has stored nothing.
+type Error struct {
+	Status  int
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func (e *Error) Unwrap() error {
+	for _, s := range statuses {
+		if s.status == e.Status {
+			return s.err
+		}
+	}
+	return nil
+}
+
+// statuses are the errors that a status alone tells. *HookError is 400, *ConflictError 412 and *GoneError 410 with members
+// of their own; all others are 500.
+var statuses = []struct {
+	err    error
+	status int
+}{
+	{streamlib.ErrInvalid, http.StatusBadRequest},
+	{streamlib.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{streamlib.ErrKeyReused, http.StatusUnprocessableEntity},
+	{streamlib.ErrFull, http.StatusInsufficientStorage},
+	{streamlib.ErrUnavailable, http.StatusServiceUnavailable},
+	{streamlib.ErrDeleted, http.StatusGone},
+}
+
+// problem is the body of an answer that is an Error.
+type problem struct {
+	Error  string `json:"error"`
+	HookID string `json:"hookId,omitempty"`
+	Tail   string `json:"tail,omitempty"`
+}
+
+const bareText = "internal error, its cause is in the server's log"
+
+// status returns what err is answered with.
+func status(err error) (int, problem) {
+	if e, ok := errors.AsType[*Error](err); ok && e.Status != 0 {
+		return e.Status, problem{Error: e.Message}
+	}
+	if e, ok := errors.AsType[*streamlib.HookError](err); ok {
+		return http.StatusBadRequest, problem{Error: e.Message, HookID: e.HookID}
+	}
+	if e, ok := errors.AsType[*streamlib.ConflictError](err); ok {
+		return http.StatusPreconditionFailed, problem{Error: e.Error(), Tail: e.Tail.String()}
+	}
+	if e, ok := errors.AsType[*streamlib.GoneError](err); ok {
+		return http.StatusGone, problem{Error: e.Error(), Tail: e.Tail.String()}
+	}
+	for _, s := range statuses {
+		if errors.Is(err, s.err) {
+			return s.status, problem{Error: err.Error()}
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return http.StatusServiceUnavailable, problem{Error: "the server is shutting down"} // or nobody reads this
+	}
+	return http.StatusInternalServerError, problem{Error: bareText}
+}
+
+// refusal is status backwards: the error that an answer stands for. The ConflictError and the GoneError know of their
+// request only what the answer says.
+func refusal(resp *http.Response, stream string) error {
+	var p problem
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if json.Unmarshal(body, &p) != nil || p.Error == "" {
+		p = problem{Error: resp.Status + " " + strings.TrimSpace(string(body[:min(len(body), 200)]))}
+	}
+	tail, err := streamlib.ParseOffset(p.Tail)
+	switch {
+	case resp.StatusCode == http.StatusBadRequest && p.HookID != "":
+		return &streamlib.HookError{HookID: p.HookID, Message: p.Error}
+	case resp.StatusCode == http.StatusPreconditionFailed && err == nil:
+		return &streamlib.ConflictError{Stream: stream, Tail: tail}
+	case resp.StatusCode == http.StatusGone && err == nil:
+		return &streamlib.GoneError{Stream: stream, Tail: tail}
+	}
+	return &Error{Status: resp.StatusCode, Message: p.Error}
+}
+
+// passing tells whether a repeated request may fare better: the connection was lost, or the server has troubles of its own.
+func passing(err error) bool {
+	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
+		return false
+	}
+	code, _ := status(err)
+	return code >= 500 && code != http.StatusInsufficientStorage
+}
+
+// told is err with what was being done, unless the server has said all.
+func told(err error, doing, stream string) error {
+	switch e := err.(type) {
+	case nil, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError:
+		return err
+	case *Error:
+		if e.Status != 0 {
+			return err
+		}
+	}
+	if stream == "" {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return fmt.Errorf("%s %q: %w", doing, stream, err)
+}
+
+var (
+	errNotOurs = &Error{Message: "the answer is not that of a durable-streams server"}
+	errGap     = &Error{Message: "the server left out or repeated events"}
+)

@@ -1,0 +1,226 @@
+package streamhttp
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// read answers with events that there are, or waits for the first.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) error {
+	q, err := parameters(r, "offset", "limit", "last", "type", "wait")
+	if err == nil {
+		err = cmp.Or(q.apart("last", "offset"), q.apart("last", "limit"), q.apart("last", "wait"))
+	}
+	if err != nil {
+		return err
+	}
+	from, err := q.offset("offset", streamlib.Beginning)
+	limit, errLimit := q.count("limit")
+	last, errLast := q.count("last")
+	wait, errWait := q.duration("wait")
+	if err := cmp.Or(err, errLimit, errLast, errWait); err != nil {
+		return err
+	}
+	lines, types, stream := accepts(r, lineType[0]), q["type"], h.streams.Stream(name)
+	a := newAnswer(w, http.StatusOK, lines)
+	defer a.release()
+	if r.Method == http.MethodHead {
+		a.start()
+		return nil
+	}
+	switch {
+	case last > 0:
+		from, err = startOfLast(r.Context(), stream, last, types)
+		limit = last
+	case from == streamlib.Now:
+		var info streamlib.Info
+		info, err = stream.Stat(r.Context())
+		from = info.Tail
+	}
+	if err != nil {
+		return err
+	}
+	from = max(from, 0)
+	to := streamlib.MaxOffset + 1
+	if limit > 0 && len(types) == 0 {
+		to = min(to, from+streamlib.Offset(limit))
+	}
+	for events, err := range stream.Read(r.Context(), from, to) {
+		if err != nil {
+			return h.broken(a, r, err)
+		}
+		if more, err := a.addAll(events, types, limit); err != nil || !more {
+			break
+		}
+		from = events[len(events)-1].Offset + 1
+	}
+	if a.count == 0 && wait > 0 {
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		defer cancel()
+		for events, err := range stream.Subscribe(ctx, from) {
+			if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
+				break // nothing came
+			}
+			if err != nil {
+				return h.broken(a, r, err)
+			}
+			if _, err := a.addAll(events, types, limit); err != nil || a.count > 0 {
+				break
+			}
+		}
+	}
+	_ = a.end() // the client may have gone
+	return nil
+}
+
+// broken ends an answer that met an error: with a status while nothing was sent, else so that the client sees it is not whole.
+func (h *handler) broken(a *answer, r *http.Request, err error) error {
+	if a.count == 0 {
+		return err
+	}
+	h.Log.Error("answer broken off", "path", r.URL.EscapedPath(), "error", err)
+	_ = a.flush() // what stands before the damage still reads
+	panic(http.ErrAbortHandler)
+}
+
+// startOfLast returns the offset of the n-th event from the end that has one of types. It looks backwards in steps.
+func startOfLast(ctx context.Context, s streamlib.Stream, n int, types []string) (streamlib.Offset, error) {
+	info, err := s.Stat(ctx)
+	if err != nil || len(types) == 0 {
+		return max(0, info.Tail-streamlib.Offset(n)), err
+	}
+	high, step := info.Tail, streamlib.Offset(1024)
+	for high > 0 {
+		low := max(0, high-step)
+		var found []streamlib.Offset
+		for events, err := range s.Read(ctx, low, high) {
+			if err != nil {
+				return 0, err
+			}
+			for _, e := range events {
+				if e.HasType(types...) {
+					found = append(found, e.Offset)
+				}
+			}
+		}
+		if len(found) >= n {
+			return found[len(found)-n], nil
+		}
+		n, high, step = n-len(found), low, min(2*step, 64<<10)
+	}
+	return 0, nil
+}
+
+// buffers are for what is about to be written, so that a subscriber who waits holds none.
+var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, chunk+chunk/4)) }}
+
+// keepBuffer gives one back, unless a large event made it large.
+func keepBuffer(b *[]byte) {
+	if cap(*b) <= 2*chunk {
+		*b = (*b)[:0]
+		buffers.Put(b)
+	}
+}
+
+const (
+	beforeEvents = `{"events":[`
+	afterEvents  = `]}`
+)
+
+// An answer is a response of events, as a JSON array or as lines, that is sent in chunks: its memory does not grow with it.
+// One of a single chunk has a Content-Length.
+type answer struct {
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	code  int
+	lines bool
+	buf   *[]byte
+	count int // of events
+	sent  bool
+}
+
+func newAnswer(w http.ResponseWriter, code int, lines bool) *answer {
+	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines, buf: buffers.Get().(*[]byte)}
+}
+
+func (a *answer) release() { keepBuffer(a.buf) }
+
+// addAll adds those events that have one of types, up to limit in all, and tells whether it takes more.
+func (a *answer) addAll(events []streamlib.Event, types []string, limit int) (more bool, err error) {
+	for _, e := range events {
+		if !e.HasType(types...) {
+			continue
+		}
+		if err := a.add(e); err != nil {
+			return false, err
+		}
+		if a.count == limit {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (a *answer) add(e streamlib.Event) error {
+	b := *a.buf
+	switch {
+	case a.lines:
+	case a.count == 0:
+		b = append(b, beforeEvents...)
+	default:
+		b = append(b, ',')
+	}
+	b = e.AppendJSON(b)
+	if a.lines {
+		b = append(b, '\n')
+	}
+	*a.buf = b
+	if a.count++; len(b) < chunk {
+		return nil
+	}
+	return a.flush()
+}
+
+// start sends the header.
+func (a *answer) start() {
+	if a.sent {
+		return
+	}
+	a.sent = true
+	a.w.Header()["Content-Type"] = jsonType
+	if a.lines {
+		a.w.Header()["Content-Type"] = lineType
+	}
+	a.w.WriteHeader(a.code)
+}
+
+func (a *answer) flush() error {
+	a.start()
+	_ = a.c.SetWriteDeadline(time.Now().Add(writeTime)) // where there are none, the server's own bound holds
+	_, err := a.w.Write(*a.buf)
+	*a.buf = (*a.buf)[:0]
+	return err
+}
+
+// end sends what is left.
+func (a *answer) end() error {
+	switch {
+	case a.lines:
+	case a.count == 0:
+		*a.buf = append(*a.buf, beforeEvents+afterEvents+"\n"...)
+	default:
+		*a.buf = append(*a.buf, afterEvents+"\n"...)
+	}
+	if !a.sent {
+		a.w.Header()["Content-Length"] = []string{strconv.Itoa(len(*a.buf))}
+	}
+	err := cmp.Or(a.flush(), a.c.Flush())
+	_ = a.c.SetWriteDeadline(time.Time{}) // the connection may go on with other handlers
+	return err
+}

@@ -1,0 +1,262 @@
+package streamhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
+)
+
+// A Remote is a stream on a server. It is a streamlib.Stream with these differences: a batch's Admit is called before the
+// request is sent, also where the batch is a repeat; an append with a key is sent again, a few times, while its outcome is
+// open; a key neither begins nor ends with a space; a subscription survives restarts of the server.
+type Remote struct {
+	c    *Client
+	name string
+}
+
+var _ streamlib.Stream = (*Remote)(nil)
+
+// Name returns the stream's name.
+func (r *Remote) Name() string { return r.name }
+
+// do sends a request about the stream; its path is what stands behind the name.
+func (r *Remote) do(ctx context.Context, q request) (*http.Response, error) {
+	q, err := r.request(q)
+	if err != nil {
+		return nil, err
+	}
+	return r.c.do(ctx, q)
+}
+
+func (r *Remote) request(q request) (request, error) {
+	if err := streamlib.CheckName(r.name); err != nil {
+		return q, err
+	}
+	name := url.PathEscape(r.name)
+	if name == "." || name == ".." { // which would be a step in the path
+		name = strings.ReplaceAll(name, ".", "%2E")
+	}
+	q.path, q.stream = "/streams/"+name+q.path, r.name
+	return q, nil
+}
+
+// Append is streamlib.Stream's.
+func (r *Remote) Append(ctx context.Context, b streamlib.Batch) (streamlib.Receipt, error) {
+	const tries = 6
+	receipt, err := r.append(ctx, b)
+	for try, wait := 1, time.Duration(0); err != nil; try++ {
+		if b.Key == "" || try == tries || ctx.Err() != nil || !passing(err) {
+			break
+		}
+		select {
+		case <-time.After(wait):
+			b.Admit = nil
+			receipt, err = r.append(ctx, b)
+		case <-ctx.Done():
+		}
+		wait = 2*wait + rand.N(200*time.Millisecond)
+	}
+	if conflict, ok := errors.AsType[*streamlib.ConflictError](err); ok && b.IfTail != nil {
+		conflict.Want = *b.IfTail
+	}
+	return receipt, told(err, "append", r.name)
+}
+
+func (r *Remote) append(ctx context.Context, b streamlib.Batch) (streamlib.Receipt, error) {
+	q, err := appendRequest(b)
+	if err == nil {
+		q, err = r.request(q)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil || len(b.Data) == 0 {
+		return streamlib.Receipt{}, err
+	}
+	if b.Admit != nil {
+		if err := b.Admit(ctx); err != nil {
+			return streamlib.Receipt{}, err
+		}
+	}
+	resp, err := r.c.do(ctx, q)
+	if err != nil {
+		return streamlib.Receipt{}, err
+	}
+	defer resp.Body.Close()
+	events := make([]streamlib.Event, 0, len(b.Data))
+	err = readEvents(resp.Body, func(batch []streamlib.Event) bool {
+		events = append(events, batch...)
+		return true
+	})
+	if err == nil && len(events) != len(b.Data) {
+		err = errNotOurs
+	}
+	return streamlib.Receipt{Events: events, Repeated: resp.StatusCode == http.StatusOK}, err
+}
+
+// appendRequest returns the request that appends the batch: an envelope for one event, lines for more.
+func appendRequest(b streamlib.Batch) (q request, err error) {
+	q = request{method: http.MethodPost, header: http.Header{"Content-Type": jsonType}}
+	size := 16
+	for _, data := range b.Data {
+		size += len(data) + 1
+	}
+	q.body = make([]byte, 0, size)
+	if len(b.Data) == 1 {
+		q.body = append(q.body, `{"data":`...)
+	} else {
+		q.header["Content-Type"], q.header["Accept"] = lineType, lineType
+	}
+	for i, data := range b.Data { // compact, for a line ends a value
+		if q.body, err = compact.All(q.body, data); err != nil {
+			return q, fmt.Errorf("%w event %d: %w", streamlib.ErrInvalid, i+1, err)
+		}
+		if len(b.Data) == 1 {
+			q.body = append(q.body, '}')
+		} else if i < len(b.Data)-1 {
+			q.body = append(q.body, '\n')
+		}
+	}
+	if len(q.body) > streamlib.MaxBatch+room {
+		return q, fmt.Errorf("%w: a batch of %d bytes, the limit is %d", streamlib.ErrTooLarge, len(q.body), streamlib.MaxBatch)
+	}
+	if b.Key != "" {
+		if streamlib.CheckName(b.Key) != nil || strings.TrimSpace(b.Key) != b.Key {
+			return q, fmt.Errorf("%w idempotency key %q: it is 1 to 255 bytes of UTF-8 without control characters and without spaces at its ends",
+				streamlib.ErrInvalid, b.Key)
+		}
+		q.header["Idempotency-Key"] = []string{b.Key}
+	}
+	if b.IfTail != nil {
+		q.header["If-Match"] = []string{`"` + b.IfTail.String() + `"`}
+	}
+	return q, nil
+}
+
+// parseEvent takes an event in its public form, and keeps it.
+func parseEvent(b []byte) (streamlib.Event, error) {
+	if len(b) == 0 || b[len(b)-1] != '}' {
+		return streamlib.Event{}, errNotOurs
+	}
+	event, err := streamlib.ParseRecord(b[:len(b)-1])
+	if err != nil {
+		return event, errNotOurs
+	}
+	return event, nil
+}
+
+// Read is streamlib.Stream's.
+func (r *Remote) Read(ctx context.Context, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+	q := Query{From: from}
+	if first := max(from, 0); to <= streamlib.MaxOffset && from != streamlib.Now {
+		if q.Limit = int(to - first); to <= first {
+			q.From, q.Limit = streamlib.Now, 0 // nothing
+		}
+	}
+	return r.Query(ctx, q)
+}
+
+// A Query says which events Query yields; the zero value is all that there are.
+type Query struct {
+	From  streamlib.Offset // of the first one; Beginning and 0 are the same
+	Limit int              // of events; 0 is none
+	Last  int              // instead of From and Limit: so many of the last events
+	Types []string         // only events that HasType; Limit and Last count these alone
+	Wait  time.Duration    // where there is no such event, how long to wait for one, at most an hour; not with Last
+}
+
+// Query yields events that there are, and ends.
+func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event, error] {
+	return iterate(ctx, "read", r.name, func(yield func([]streamlib.Event, error) bool) error {
+		values := url.Values{}
+		setOffset(values, q.From)
+		setCount(values, "limit", q.Limit)
+		setCount(values, "last", q.Last)
+		setTypes(values, q.Types)
+		if q.Wait != 0 {
+			values.Set("wait", q.Wait.String())
+		}
+		resp, err := r.do(ctx, request{path: "/events", query: values, header: http.Header{"Accept": lineType}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if !is(resp, lineType[0]) {
+			return errNotOurs
+		}
+		return readEvents(resp.Body, func(events []streamlib.Event) bool { return yield(events, nil) })
+	})
+}
+
+// readEvents yields the events of an answer of lines, those that came together in one batch.
+func readEvents(body io.Reader, yield func([]streamlib.Event) bool) error {
+	for l := (lines{r: body}); ; {
+		err := l.fill()
+		if err == io.EOF && !l.begun() {
+			return nil
+		} else if err != nil {
+			return unexpected(err)
+		}
+		var events []streamlib.Event
+		for line, ok := l.next(); ok; line, ok = l.next() {
+			event, err := parseEvent(line)
+			if err != nil {
+				return err
+			}
+			events = append(events, event)
+		}
+		if len(events) > 0 && !yield(events) {
+			return errStopped
+		}
+	}
+}
+
+func setOffset(q url.Values, o streamlib.Offset) {
+	if o != 0 {
+		q.Set("offset", o.String())
+	}
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Stat is streamlib.Stream's.
+func (r *Remote) Stat(ctx context.Context) (streamlib.Info, error) {
+	info := streamlib.Info{Name: r.name}
+	resp, err := r.do(ctx, request{method: http.MethodHead, absent: true})
+	if err == nil {
+		defer resp.Body.Close()
+		h := resp.Header
+		if info.Tail, err = streamlib.ParseOffset(h.Get("Stream-Next-Offset")); err != nil {
+			err = errNotOurs
+		}
+		info.Size, _ = strconv.ParseInt(h.Get("Stream-Size"), 10, 64)
+		info.CreatedAt, _ = time.Parse(timeLayout, h.Get("Stream-Created-At"))
+		info.UpdatedAt, _ = time.Parse(timeLayout, h.Get("Stream-Updated-At"))
+	}
+	return info, told(err, "stat", r.name)
+}
+
+// Delete is streamlib.Stream's.
+func (r *Remote) Delete(ctx context.Context) error {
+	resp, err := r.do(ctx, request{method: http.MethodDelete})
+	if err == nil {
+		resp.Body.Close()
+	}
+	return told(err, "delete", r.name)
+}

@@ -1,0 +1,225 @@
+package streamhttp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// Lines of the event streams that browsers pass over. The client knows what deleted means.
+const (
+	ping    = ": ping\n\n"
+	deleted = ": deleted\n\n"
+)
+
+// offsetAt is where an event's record has its offset, of 16 digits.
+const offsetAt = len(`{"offset":"`)
+
+// follow subscribes to a stream.
+func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) error {
+	q, err := parameters(r, "offset", "last", "type", "last-event-id")
+	if err == nil {
+		err = q.apart("last", "offset")
+	}
+	if err != nil {
+		return err
+	}
+	stream, types := h.streams.Stream(name), q["type"]
+	from, err := start(r, q, stream)
+	if err != nil {
+		return err
+	}
+	f := openFrames(w, r, fmt.Sprintf("retry: 1000\nid: %v\n\n", from-1))
+	defer f.close()
+	h.frame(f, r, stream.Subscribe(f.ctx, from), types, true)
+	return nil
+}
+
+// start returns the offset from which the request subscribes.
+func start(r *http.Request, q query, s streamlib.Stream) (streamlib.Offset, error) {
+	offset, err := q.offset("offset", streamlib.Now)
+	last, errLast := q.count("last")
+	if err := cmp.Or(err, errLast); err != nil {
+		return 0, err
+	}
+	resume := r.Header.Get("Last-Event-ID") // of the last event, and so ahead of what is in the URL
+	if resume == "" && q.has("last-event-id") {
+		if resume = q.get("last-event-id"); resume == "" {
+			return 0, fmt.Errorf("%w last-event-id: it is empty", streamlib.ErrInvalid)
+		}
+	}
+	if resume != "" {
+		after, err := streamlib.ParseOffset(resume)
+		if err != nil || after == streamlib.Now {
+			return 0, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume, streamlib.MaxOffset)
+		}
+		if after == streamlib.Beginning || q.has("offset") && after+1 == offset { // the opening id: no event was seen yet
+			return after + 1, nil
+		}
+		info, err := s.Stat(r.Context())
+		if err == nil && after >= info.Tail {
+			err = &streamlib.GoneError{Stream: s.Name(), After: after, Tail: info.Tail}
+		}
+		return after + 1, err
+	}
+	switch {
+	case last > 0:
+		return startOfLast(r.Context(), s, last, q["type"])
+	case offset == streamlib.Now:
+		info, err := s.Stat(r.Context())
+		return info.Tail, err
+	}
+	return max(offset, 0), nil
+}
+
+// followAll subscribes to all streams with a prefix.
+func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
+	q, err := parameters(r, "prefix", "type")
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodHead {
+		w.Header()["Content-Type"] = sseType
+		return nil
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	events := h.streams.Subscribe(ctx, q.get("prefix")) // from here on; hence before the client hears of it
+	f := openFrames(w, r, "retry: 1000\n\n")
+	defer f.close()
+	defer context.AfterFunc(f.ctx, cancel)()
+	h.frame(f, r, events, q["type"], false)
+	return nil
+}
+
+// frame writes the events, and in the end why there are no more, where that is for the client to know.
+func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib.Event, error], types []string, ids bool) {
+	for batch, err := range events {
+		switch {
+		case err == nil && f.send(batch, types, ids) == nil:
+			continue
+		case f.ctx.Err() != nil: // the client has gone or the server ends
+		case errors.Is(err, streamlib.ErrDeleted):
+			_ = f.write([]byte(deleted))
+		case err != nil:
+			h.Log.Error("subscription broken off", "path", r.URL.EscapedPath(), "error", err)
+			panic(http.ErrAbortHandler)
+		}
+		return
+	}
+}
+
+// frames are a response of server-sent events. It is written by the subscription, and while that is silent by a timer.
+type frames struct {
+	w    http.ResponseWriter
+	c    *http.ResponseController
+	ctx  context.Context // done when nothing more can be written
+	end  context.CancelFunc
+	stop func() bool // of the interruption
+
+	mu      sync.Mutex // held while writing; guards what follows
+	beat    *time.Timer
+	written time.Time
+	closed  bool
+}
+
+// openFrames sends the header and the opening at once.
+func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames {
+	f := &frames{w: w, c: http.NewResponseController(w)}
+	f.ctx, f.end = context.WithCancel(r.Context())
+	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) }) // a write that hangs ends
+	w.Header()["Content-Type"] = sseType
+	w.Header().Set("X-Accel-Buffering", "no")
+	_ = f.write([]byte(opening))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.beat = time.AfterFunc(pingAfter, f.ping)
+	return f
+}
+
+// close is called before the handler returns: nothing may be written afterwards.
+func (f *frames) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	f.beat.Stop()
+	if f.stop() {
+		_ = f.c.SetWriteDeadline(time.Time{}) // the connection may go on with other handlers
+	}
+	f.end()
+}
+
+// ping is the timer's. It is not reset by each write, which would cost more than to look again here.
+func (f *frames) ping() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	left := pingAfter - time.Since(f.written)
+	if left <= 0 {
+		left = pingAfter
+		if f.writeLocked([]byte(ping)) != nil {
+			return
+		}
+	}
+	f.beat.Reset(left)
+}
+
+func (f *frames) write(b []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writeLocked(b)
+}
+
+func (f *frames) writeLocked(b []byte) error {
+	f.written = time.Now()
+	_ = f.c.SetWriteDeadline(f.written.Add(writeTime))
+	err := f.ctx.Err()
+	if err == nil {
+		_, err = f.w.Write(b)
+	}
+	if err == nil {
+		err = f.c.Flush()
+	}
+	if err != nil {
+		f.end()
+	}
+	return err
+}
+
+// send writes a batch, flushed once a chunk. With ids, the position moves along with events that have none of types too.
+func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
+	buf := buffers.Get().(*[]byte)
+	defer keepBuffer(buf)
+	b := *buf
+	for i, e := range events {
+		has := e.HasType(types...)
+		if ids && (has || i == len(events)-1) {
+			b = append(append(append(b, "id: "...), e.Record()[offsetAt:offsetAt+16]...), '\n')
+		}
+		switch {
+		case has:
+			b = append(e.AppendJSON(append(b, "data: "...)), "\n\n"...)
+		case ids && i == len(events)-1:
+			b = append(b, '\n')
+		}
+		if len(b) >= chunk {
+			if err := f.write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
+	}
+	if *buf = b; len(b) == 0 {
+		return nil
+	}
+	return f.write(b)
+}
