@@ -45,40 +45,20 @@ func (k *keys) forget(tail Offset) {
 // here for the outcome.
 func (s *core) claim(ctx context.Context, a *appending) (events []Event, release func(), err error) {
 	for {
-		s.mu.Lock()
-		if twin, ok := s.claimed[a.key]; ok {
-			s.mu.Unlock()
+		used, life, twin, err := s.lookUp(a.key)
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("append %q: %w", s.name, unavailable(err))
+		case twin != nil:
 			select {
 			case <-twin:
 				continue
 			case <-ctx.Done():
 				return nil, nil, fmt.Errorf("append %q: %w", s.name, context.Cause(ctx))
 			}
+		case used.count == 0:
+			return nil, func() { s.unclaim(a.key) }, nil
 		}
-		if err = s.load(); err == nil && s.keys == nil {
-			s.keys, err = s.loadKeys()
-		}
-		if err != nil {
-			s.mu.Unlock()
-			return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
-		}
-		used, ok := s.keys.at[a.key]
-		life := s.life
-		if !ok {
-			if s.claimed == nil {
-				s.claimed = map[string]chan struct{}{}
-			}
-			done := make(chan struct{})
-			s.claimed[a.key] = done
-			s.mu.Unlock()
-			return nil, func() {
-				s.mu.Lock()
-				delete(s.claimed, a.key)
-				s.mu.Unlock()
-				close(done)
-			}, nil
-		}
-		s.mu.Unlock()
 		_, err = s.read(ctx, used.first, used.first+Offset(used.count), life, func(batch []Event, _ error) bool {
 			events = append(events, batch...)
 			return true
@@ -87,6 +67,8 @@ func (s *core) claim(ctx context.Context, a *appending) (events []Event, release
 		case errors.Is(err, ErrDeleted):
 			events = nil
 			continue
+		case err != nil && ctx.Err() == nil:
+			return nil, nil, fmt.Errorf("append %q: %w", s.name, unavailable(err))
 		case err != nil:
 			return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
 		}
@@ -99,6 +81,38 @@ func (s *core) claim(ctx context.Context, a *appending) (events []Event, release
 		}
 		return events, nil, nil
 	}
+}
+
+// lookUp returns where the key was used, or what its holder closes, or else holds it for the caller.
+func (s *core) lookUp(key string) (used span, life int, twin <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if twin, ok := s.claimed[key]; ok {
+		return span{}, 0, twin, nil
+	}
+	if err := s.load(); err != nil {
+		return span{}, 0, nil, err
+	}
+	if s.keys == nil {
+		if s.keys, err = s.loadKeys(); err != nil {
+			return span{}, 0, nil, err
+		}
+	}
+	if used, ok := s.keys.at[key]; ok {
+		return used, s.life, nil, nil
+	}
+	if s.claimed == nil {
+		s.claimed = map[string]chan struct{}{}
+	}
+	s.claimed[key] = make(chan struct{})
+	return span{}, 0, nil, nil
+}
+
+func (s *core) unclaim(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.claimed[key])
+	delete(s.claimed, key)
 }
 
 // loadKeys reads the keys of the last events, backwards in steps that double, so that it reads no more than about the

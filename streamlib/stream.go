@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,6 +124,7 @@ type core struct {
 	tail      Offset
 	last      time.Time     // when the last event was created
 	life      int           // counts deletions
+	deleting  chan struct{} // closed when the deletion that is under way is over; nil where there is none
 	changed   chan struct{} // closed when tail or life changes; nil while nobody waits
 	followers int
 	recent    []Event // the last commits' events while there are followers
@@ -153,7 +155,11 @@ func (s *core) Name() string { return s.name }
 
 func (s *core) Append(ctx context.Context, b Batch) (Receipt, error) {
 	a := &appending{key: b.Key, ifTail: b.IfTail}
-	if err := errors.Join(ctx.Err(), a.take(b, s.options.MaxEvent, len(s.quoted))); err != nil {
+	err := ctx.Err()
+	if err == nil {
+		err = a.take(b, s.options.MaxEvent, len(s.quoted))
+	}
+	if err != nil {
 		return Receipt{}, fmt.Errorf("append %q: %w", s.name, err)
 	}
 	if len(a.data) == 0 {
@@ -175,7 +181,10 @@ func (s *core) Append(ctx context.Context, b Batch) (Receipt, error) {
 		}
 	}
 	s.commits.Do(a)
-	return Receipt{Events: a.events}, a.err
+	if a.err != nil {
+		return Receipt{}, a.err
+	}
+	return Receipt{Events: a.events}, nil
 }
 
 // take checks the batch and makes its data a's own, compact.
@@ -218,7 +227,7 @@ func (a *appending) take(b Batch, maxEvent, name int) error {
 // commit is called by one goroutine at a time.
 func (s *core) commit(batch []*appending) {
 	for _, a := range batch {
-		a.err = fmt.Errorf("append %q: the commit did not finish", s.name)
+		a.err = fmt.Errorf("%q: %w", s.name, errUnfinished)
 	}
 	for len(batch) > 0 {
 		if batch[0].delete {
@@ -230,23 +239,49 @@ func (s *core) commit(batch []*appending) {
 		for n < len(batch) && !batch[n].delete {
 			n++
 		}
-		if err := s.store(batch[:n]); err != nil {
-			for _, a := range batch[:n] {
-				a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
-			}
-		}
+		s.add(batch[:n])
 		batch = batch[n:]
 	}
 }
 
+// errUnfinished is what is told of a commit in which the storage panics.
+var errUnfinished = errors.New("the commit did not finish")
+
+// add stores the batch, or fails it as a whole.
+func (s *core) add(batch []*appending) {
+	err := errUnfinished
+	defer func() {
+		if err == nil {
+			return
+		}
+		if !refused(err) {
+			s.doubt()
+		}
+		for _, a := range batch {
+			a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
+		}
+	}()
+	err = s.store(batch)
+}
+
+// refused tells whether a storage that returns err has stored nothing.
+func refused(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTooLarge)
+}
+
+// doubt forgets what a commit whose outcome is open may have changed: the storage knows it.
+func (s *core) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded, s.keys, s.recent, s.size = false, nil, nil, 0
+	s.wake()
+}
+
 // store gives the batch's events their places, makes them durable and shows them. Conditions are decided here.
 func (s *core) store(batch []*appending) error {
-	s.mu.Lock()
-	err := s.load()
-	tail, created := s.tail, s.last
-	s.mu.Unlock()
+	tail, created, err := s.end()
 	if err != nil {
-		return err
+		return unavailable(err)
 	}
 	size, count := 0, 0
 	for _, a := range batch {
@@ -284,9 +319,6 @@ func (s *core) store(batch []*appending) error {
 		return nil
 	}
 	if err := s.storage.Append(s.name, events); err != nil {
-		s.mu.Lock()
-		s.loaded = false // the storage knows what it kept
-		s.mu.Unlock()
 		return err
 	}
 	s.mu.Lock()
@@ -315,17 +347,51 @@ func (s *core) Delete(ctx context.Context) error {
 }
 
 func (s *core) remove() error {
-	err := s.storage.Delete(s.name)
+	done := make(chan struct{})
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.loaded = false
-	if err != nil {
+	s.deleting = done
+	s.mu.Unlock()
+	err := errUnfinished
+	defer func() {
+		if err != nil && !refused(err) {
+			s.doubt()
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err == nil {
+			s.loaded, s.tail = false, 0
+			s.begin()
+		}
+		s.deleting = nil
+		close(done)
+	}()
+	if err = s.storage.Delete(s.name); err != nil {
 		return fmt.Errorf("delete %q: %w", s.name, err)
 	}
-	s.life++
-	s.keys, s.recent = nil, nil
-	s.wake()
 	return nil
+}
+
+// begin begins the next life. The caller holds mu.
+func (s *core) begin() {
+	s.life++
+	s.keys, s.recent, s.size = nil, nil, 0
+	s.wake()
+}
+
+// end returns the tail, and when the last event was created.
+func (s *core) end() (tail Offset, last time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.load()
+	return s.tail, s.last, err
+}
+
+// unavailable makes err one that promises that nothing was stored.
+func unavailable(err error) error {
+	if refused(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // load makes sure that the tail is known. The caller holds mu.
@@ -336,6 +402,9 @@ func (s *core) load() error {
 	info, err := s.storage.Stat(s.name)
 	if err != nil {
 		return err
+	}
+	if info.Tail < s.tail { // a deletion whose outcome was open
+		s.begin()
 	}
 	s.loaded, s.tail, s.last = true, info.Tail, info.UpdatedAt
 	return nil
@@ -373,11 +442,14 @@ func (s *core) Stat(ctx context.Context) (Info, error) {
 func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
 		pos, life, tail, err := s.position(from)
-		if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
-			pos, tail, err = max(from, 0), MaxOffset, nil // what stands before the damage still reads
+		corrupt, damaged := errors.AsType[*CorruptError](err)
+		if damaged && from != Now {
+			tail, err = MaxOffset, nil // what stands before the damage still reads
 		}
 		if err == nil {
-			_, err = s.read(ctx, pos, min(to, tail), life, yield)
+			if pos, err = s.read(ctx, pos, min(to, tail), life, yield); err == nil && damaged && pos < to {
+				err = corrupt
+			}
 		}
 		if err != nil && err != errStopped {
 			yield(nil, fmt.Errorf("read %q: %w", s.name, err))
@@ -412,7 +484,9 @@ func (s *core) follow(ctx context.Context, from Offset, yield func([]Event, erro
 	pos, life, _, err := s.position(from)
 	if err != nil {
 		if _, corrupt := errors.AsType[*CorruptError](err); corrupt && from != Now {
-			_, err = s.read(ctx, pos, MaxOffset, life, yield)
+			if _, err := s.read(ctx, pos, MaxOffset, life, yield); err != nil {
+				return err
+			}
 		}
 		return err
 	}
@@ -427,45 +501,50 @@ func (s *core) follow(ctx context.Context, from Offset, yield func([]Event, erro
 		s.mu.Unlock()
 	}()
 	for {
-		s.mu.Lock()
-		err := s.load()
-		tail, recent := s.tail, s.recent
-		if err != nil || s.life != life {
-			s.mu.Unlock()
-			if err == nil {
-				err = ErrDeleted
-			}
+		recent, tail, changed, err := s.look(pos, life)
+		switch {
+		case err != nil:
 			return err
-		}
-		if pos >= tail {
-			if s.changed == nil {
-				s.changed = make(chan struct{})
-			}
-			changed := s.changed
-			s.mu.Unlock()
+		case changed != nil:
 			select {
 			case <-changed:
-				continue
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-		}
-		s.mu.Unlock()
-		if len(recent) > 0 && recent[0].Offset <= pos {
-			recent = recent[pos-recent[0].Offset:]
-			pos += Offset(len(recent))
-			if err := ctx.Err(); err != nil {
+		case len(recent) > 0:
+			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if !yield(recent, nil) {
+			if pos += Offset(len(recent)); !yield(recent, nil) {
 				return errStopped
 			}
-			continue
-		}
-		if pos, err = s.read(ctx, pos, tail, life, yield); err != nil {
-			return err
+		default:
+			if pos, err = s.read(ctx, pos, tail, life, yield); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// look returns what a follower at pos does next: take the recent events, read up to the tail, or wait for a change.
+func (s *core) look(pos Offset, life int) (recent []Event, tail Offset, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return nil, 0, nil, err
+	}
+	switch {
+	case s.life != life:
+		return nil, 0, nil, ErrDeleted
+	case pos >= s.tail:
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		return nil, s.tail, s.changed, nil
+	case len(s.recent) > 0 && s.recent[0].Offset <= pos:
+		return slices.Clip(s.recent[pos-s.recent[0].Offset:]), s.tail, nil, nil
+	}
+	return nil, s.tail, nil, nil
 }
 
 // read yields [from, to) from the storage as long as the stream lives its given life, and returns where it ended.
@@ -473,15 +552,17 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 	if from >= to {
 		return from, nil
 	}
+	var failed error
 	for events, err := range s.storage.Read(s.name, from, to) {
+		if failed = err; failed != nil {
+			break
+		}
 		s.mu.Lock()
 		over := s.life != life
 		s.mu.Unlock()
 		switch {
 		case over: // what was read may be of the next life
 			return from, ErrDeleted
-		case err != nil:
-			return from, err
 		case ctx.Err() != nil:
 			return from, context.Cause(ctx)
 		case !yield(events, nil):
@@ -489,13 +570,32 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 		}
 		from += Offset(len(events))
 	}
-	if from < to && to != MaxOffset {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.life == life {
-			return from, fmt.Errorf("the storage ended at %d, before %d", from, to)
-		}
-		return from, ErrDeleted
+	if failed == nil && (from >= to || to == MaxOffset) {
+		return from, nil
 	}
-	return from, nil
+	if err := s.settled(ctx, life); err != nil {
+		return from, err
+	}
+	if failed == nil {
+		failed = fmt.Errorf("the storage ended at %d, before %d", from, to)
+	}
+	return from, failed
+}
+
+// settled waits for a deletion that is under way, and returns ErrDeleted where the life is over.
+func (s *core) settled(ctx context.Context, life int) error {
+	s.mu.Lock()
+	deleting := s.deleting
+	s.mu.Unlock()
+	if deleting != nil {
+		select {
+		case <-deleting:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if _, now, _, _ := s.position(0); now != life {
+		return ErrDeleted
+	}
+	return nil
 }
