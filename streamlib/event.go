@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -118,30 +119,34 @@ func (e Event) Key() string {
 	return unquote(e.record[e.public+len(beforeKey):])
 }
 
-// HasType tells whether the data is an object whose "type" or "_type" is one of types. No types are every type.
+// HasType tells whether the data is an object whose "type" or "_type", by these very names, is one of types. No types are
+// every type.
 func (e Event) HasType(types ...string) bool {
 	if len(types) == 0 {
 		return true
 	}
-	var v struct {
-		Type       any `json:"type"`
-		Underscore any `json:"_type"`
-	}
-	if data := e.Data(); data[0] != '{' || json.Unmarshal(data, &v) != nil {
+	var members map[string]json.RawMessage
+	if data := e.Data(); data[0] != '{' || json.Unmarshal(data, &members) != nil {
 		return false
 	}
-	for _, t := range types {
-		if v.Type == t || v.Underscore == t {
+	for _, name := range [...]string{"type", "_type"} {
+		if t, ok := text(members[name]); ok && slices.Contains(types, t) {
 			return true
 		}
 	}
 	return false
 }
 
+// text returns the string that data is, if it is one.
+func text(data json.RawMessage) (s string, ok bool) {
+	return s, len(data) > 0 && data[0] == '"' && json.Unmarshal(data, &s) == nil
+}
+
 // AppendJSON appends the event's public form, one line without its end, to b.
 func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.record[:e.public]...), '}') }
 
-// MarshalJSON is AppendJSON for encoding/json.
+// MarshalJSON is AppendJSON for encoding/json, which escapes <, >, &, U+2028 and U+2029 in what it returns unless an
+// Encoder is told not to.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
 // UnmarshalJSON takes the public form.
@@ -183,12 +188,12 @@ func ParseRecord(record []byte) (Event, error) {
 		if e.public = bytes.LastIndex(record, []byte(beforeKey)); e.public < nameAt+timeLen || !e.timed() {
 			return Event{}, errNoEvent
 		}
-		if rest, err := compact.All(nil, record[e.public+len(beforeKey):]); err != nil || rest[0] != '"' {
+		if quotedEnd(record, e.public+len(beforeKey)) != len(record) {
 			return Event{}, errNoEvent
 		}
 	}
 	end := e.nameEnd()
-	if end < 0 || end+len(beforeData)+timeLen >= e.public || string(record[end:end+len(beforeData)]) != beforeData {
+	if e.Offset > MaxOffset || end < 0 || end+len(beforeData)+timeLen >= e.public || string(record[end:end+len(beforeData)]) != beforeData {
 		return Event{}, errNoEvent
 	}
 	return e, nil
@@ -197,17 +202,39 @@ func ParseRecord(record []byte) (Event, error) {
 // timed tells whether a time ends at e.public.
 func (e Event) timed() bool {
 	t := e.record[e.public-timeLen : e.public]
-	return string(t[:len(beforeTime)]) == beforeTime && t[timeLen-1] == '"' && t[timeLen-2] == 'Z'
+	if string(t[:len(beforeTime)]) != beforeTime || t[timeLen-1] != '"' {
+		return false
+	}
+	for i, c := range t[len(beforeTime) : timeLen-1] {
+		if want := timeLayout[i]; '0' <= want && want <= '9' {
+			if c < '0' || c > '9' {
+				return false
+			}
+		} else if c != want {
+			return false
+		}
+	}
+	return true
 }
 
 // nameEnd is where the quoted name ends, -1 where it does not.
-func (e Event) nameEnd() int {
-	for i := nameAt + 1; i < len(e.record); i++ {
-		switch e.record[i] {
-		case '\\':
-			i++
-		case '"':
+func (e Event) nameEnd() int { return quotedEnd(e.record, nameAt) }
+
+// quotedEnd is where what appendQuoted made of at least one byte ends that begins at from, -1 where there is none.
+func quotedEnd(b []byte, from int) int {
+	if from >= len(b) || b[from] != '"' {
+		return -1
+	}
+	for i := from + 1; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"' && i == from+1, c < ' ':
+			return -1
+		case c == '"':
 			return i + 1
+		case c == '\\':
+			if i++; i == len(b) || b[i] != '"' && b[i] != '\\' {
+				return -1
+			}
 		}
 	}
 	return -1

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A Factory makes the stream called name over a storage: Layer 3. What it makes is the only way to that stream: the
+// A Factory makes the stream called name, which has passed CheckName, over a storage: Layer 3. What it makes is the only way to that stream: the
 // Manager asks it for every stream, so the hooks of a factory with hooks cannot be reached around.
 type Factory func(name string, storage Storage, o Options) Stream
 
@@ -63,9 +63,10 @@ func validateAgentEvent(_ context.Context, _ string, data json.RawMessage) error
 // typeOf returns data's "_type" member, by that very name.
 func typeOf(data json.RawMessage) (string, error) {
 	var members map[string]json.RawMessage
-	var t *string
-	if json.Unmarshal(data, &members) != nil || json.Unmarshal(members["_type"], &t) != nil || t == nil {
-		return "", errors.New("data must have a _type member that is a string")
+	if json.Unmarshal(data, &members) == nil {
+		if t, ok := text(members["_type"]); ok {
+			return t, nil
+		}
 	}
-	return *t, nil
+	return "", errors.New("data must have a _type member that is a string")
 }

@@ -1,0 +1,211 @@
+package streamlib_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+func TestParseOffset(t *testing.T) {
+	for s, want := range map[string]streamlib.Offset{
+		"-1": streamlib.Beginning, "now": streamlib.Now, "0": 0, "7": 7, "007": 7, "0000000000000042": 42,
+		"00000000000000000000000000000000000001": 1, "9007199254740991": streamlib.MaxOffset,
+	} {
+		got, err := streamlib.ParseOffset(s)
+		if err != nil || got != want {
+			t.Errorf("%q: %v, %v, want %v", s, got, err, want)
+		}
+		if again, err := streamlib.ParseOffset(got.String()); err != nil || again != want {
+			t.Errorf("%v: %v, %v", got, again, err)
+		}
+	}
+	for _, s := range []string{
+		"", " ", "-2", "-0", "+1", "1 ", " 1", "1.0", "1e3", "0x1", "1_000", "Now", "NOW", "last", "9007199254740992", "18446744073709551617", "٣", "-1 ", "--1",
+	} {
+		if got, err := streamlib.ParseOffset(s); !errors.Is(err, streamlib.ErrInvalid) {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+}
+
+func TestHasType(t *testing.T) {
+	for _, test := range []struct {
+		data  string
+		types []string
+		want  bool
+	}{
+		{`1`, nil, true},
+		{`{"type":"a"}`, []string{"a"}, true},
+		{`{"_type":"a"}`, []string{"a"}, true},
+		{`{"_type":"a"}`, []string{"b", "a"}, true},
+		{`{"type":"a","_type":"b"}`, []string{"b"}, true},
+		{`{"type":"a","_type":"b"}`, []string{"a"}, true},
+		{`{"type":"\u0061"}`, []string{"a"}, true},
+		{`{"type":"a","type":"b"}`, []string{"b"}, true}, // the last one counts, as JSON readers have it
+		{`{"type":""}`, []string{""}, true},
+		{`{"type":"a"}`, []string{"A"}, false},
+		{`{"Type":"a","TYPE":"a","_Type":"a"}`, []string{"a"}, false}, // members go by their exact names
+		{`{"type":"a","Type":"b"}`, []string{"a"}, true},
+		{`{"type":"a","Type":"b"}`, []string{"b"}, false},
+		{`{"x":{"type":"a"}}`, []string{"a"}, false},
+		{`[{"type":"a"}]`, []string{"a"}, false},
+		{`"type"`, []string{"type"}, false},
+		{`{"type":null}`, []string{""}, false},
+		{`{"type":1}`, []string{"1"}, false},
+		{`{}`, []string{""}, false},
+	} {
+		if got := event(t, 0, "s", test.data).HasType(test.types...); got != test.want {
+			t.Errorf("%s has type %q: %v", test.data, test.types, got)
+		}
+	}
+}
+
+func TestEventJSON(t *testing.T) {
+	is := is.New(t)
+	const public = `{"offset":"0000000000000042","eventStreamId":"a \"b\" \\ <é>","data":{"n":1.0,"s":"<&>` + "\u2028" + `"},"createdAt":"2024-01-08T00:00:00.000Z"}`
+	e := event(t, 42, `a "b" \ <é>`, `{"n":1.0,"s":"<&>`+"\u2028"+`"}`)
+	is.Equal(e.String(), public)
+	is.Equal(string(e.AppendJSON([]byte("x"))), "x"+public)
+
+	var decoded streamlib.Event
+	is.NoErr(json.Unmarshal([]byte(public), &decoded))
+	is.Equal(decoded.String(), public)
+	is.Equal(decoded.Offset, streamlib.Offset(42))
+	is.Equal(decoded.Stream(), `a "b" \ <é>`)
+	is.Equal(decoded.CreatedAt(), time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC))
+	is.Equal(decoded.Key(), "")
+
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	is.NoErr(encoder.Encode([]streamlib.Event{e}))
+	is.Equal(out.String(), "["+public+"]\n")
+}
+
+func TestParseRecordRefuses(t *testing.T) {
+	const good = `{"offset":"0000000000000042","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"`
+	if _, err := streamlib.ParseRecord([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{
+		"", "{}", good[:50], good[:len(good)-1], good + "}", good + " ", " " + good,
+		strings.Replace(good, "0000000000000042", "000000000000042", 1),
+		strings.Replace(good, "0000000000000042", "000000000000004x", 1),
+		strings.Replace(good, "0000000000000042", "-000000000000001", 1),
+		strings.Replace(good, "0000000000000042", "9007199254740992", 1), // 2^53
+		strings.Replace(good, "0000000000000042", "9999999999999999", 1),
+		strings.Replace(good, `"s"`, `xs"`, 1),
+		strings.Replace(good, `"s"`, `"s`, 1),
+		strings.Replace(good, `"s"`, `""`, 1),
+		strings.Replace(good, `"s"`, `"\x"`, 1),
+		strings.Replace(good, `"s"`, `"\u0000"`, 1),
+		strings.Replace(good, `"s"`, "\"a\nb\"", 1),
+		strings.Replace(good, `{"a":1}`, ``, 1),
+		strings.Replace(good, `"data"`, `"date"`, 1),
+		strings.Replace(good, `2024-01-08T00:00:00.000Z`, `2024-01-08T00:00:00x000Z`, 1),
+		good + `,"key":`, good + `,"key":"`, good + `,"key":""`, good + `,"key":1`, good + `,"key":"a"b`, good + `,"key": "a"`, good + `,"key":"a" `,
+		good + `,"key":"\n"`, good + `,"key":"a\u0000"`, good + `,"key":"a","key":"b"`, good + `,"crc32c":"00000000"`,
+	} {
+		if e, err := streamlib.ParseRecord([]byte(bad)); err == nil {
+			t.Errorf("%s: %v, key %q", bad, e, e.Key())
+		}
+	}
+}
+
+// FuzzParseRecord reads anything, and finds what it takes for an event to be one in every respect.
+func FuzzParseRecord(f *testing.F) {
+	const good = `{"offset":"0000000000000042","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"`
+	for _, seed := range []string{good, good + `,"key":"k"`, good + `,"key":"\"\\"`, good + "}", good[:60], good + `,"createdAt":"2024-01-08T00:00:00.000Z"`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, record []byte) {
+		e, err := streamlib.ParseRecord(record)
+		if err != nil {
+			return
+		}
+		if e.Stream() == "" || e.Offset < 0 || e.Offset > streamlib.MaxOffset || len(e.Data()) == 0 {
+			t.Errorf("%q: stream %q, offset %d, data %q", record, e.Stream(), e.Offset, e.Data())
+		}
+		e.Key()
+		e.CreatedAt()
+		e.HasType("a")
+		if !bytes.Equal(e.Record(), record) {
+			t.Errorf("%q: record %q", record, e.Record())
+		}
+		if !json.Valid(e.Data()) {
+			return // the storage's checksum is for that
+		}
+		var again streamlib.Event
+		if err := json.Unmarshal([]byte(e.String()), &again); err != nil || again.String() != e.String() {
+			t.Errorf("%q: %v, %v", e, again, err)
+		}
+	})
+}
+
+// FuzzRecord takes names, data and keys through a stream, and its records through ParseRecord.
+func FuzzRecord(f *testing.F) {
+	hostile := []string{`a`, `","key":"`, `","createdAt":"2024-01-08T00:00:00.000Z`, `","data":1,"`, `\`, `\\"`, `"`, `}`, `,"key":"k"`, `x"}`, "é😀\u2028"}
+	for i, s := range hostile {
+		quoted, _ := json.Marshal(s)
+		f.Add(s, string(quoted), hostile[(i+3)%len(hostile)])
+		f.Add(s, `{"createdAt":"2024-01-08T00:00:00.000Z","key":`+string(quoted)+`}`, "")
+		f.Add("s", `[1 , 2]`, s)
+	}
+	f.Fuzz(func(t *testing.T, name, data, key string) {
+		s := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream(name)
+		receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data, data), Key: key})
+		if err != nil {
+			if !errors.Is(err, streamlib.ErrInvalid) {
+				t.Error(err)
+			}
+			return
+		}
+		var want bytes.Buffer
+		if err := json.Compact(&want, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range receipt.Events {
+			parsed, err := streamlib.ParseRecord(e.Record())
+			if err != nil {
+				t.Fatalf("%s: %v", e.Record(), err)
+			}
+			for _, e := range []streamlib.Event{e, parsed} {
+				if e.Offset != streamlib.Offset(i) || e.Stream() != name || string(e.Data()) != want.String() || e.Key() != key ||
+					!e.CreatedAt().Equal(parsed.CreatedAt()) || e.String() != parsed.String() || strings.Contains(e.String(), "\n") {
+					t.Errorf("%s", e.Record())
+				}
+			}
+			var public struct {
+				Offset, EventStreamID string
+				Data                  json.RawMessage
+				CreatedAt             time.Time
+			}
+			if err := json.Unmarshal([]byte(e.String()), &public); err != nil {
+				t.Fatal(err)
+			}
+			if public.Offset != e.Offset.String() || public.EventStreamID != name || string(public.Data) != want.String() || !public.CreatedAt.Equal(e.CreatedAt()) {
+				t.Errorf("%+v is not %s", public, e)
+			}
+		}
+	})
+}
+
+// event makes an event as a storage would.
+func event(t testing.TB, o streamlib.Offset, name, data string) streamlib.Event {
+	t.Helper()
+	record, err := streamlib.NewRecord(o, name, json.RawMessage(data), time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := streamlib.ParseRecord(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
