@@ -100,9 +100,9 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 		s := open(t, dir)
 		later := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
 		stream := streamlib.NewManager(s, streamlib.Plain, streamlib.Options{Now: func() time.Time { return later }}).Stream("a")
-		_, err := stream.Append(t.Context(), streamlib.Batch{Data: values("0"), Key: "other"})
+		_, err := stream.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0"), Key: "other"})
 		is.NoErr(err)
-		batch := streamlib.Batch{Data: values("1", "2", "3"), Key: `"k\`}
+		batch := streamlib.Batch{Data: streamlib.JSON("1", "2", "3"), Key: `"k\`}
 		first, err := stream.Append(t.Context(), batch)
 		is.NoErr(err)
 		is.NoErr(s.Close())
@@ -113,13 +113,13 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 		is.NoErr(err)
 		is.True(again.Repeated)
 		sameEvents(t, again.Events, first.Events)
-		_, err = stream.Append(t.Context(), streamlib.Batch{Data: values("1", "2"), Key: batch.Key})
+		_, err = stream.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2"), Key: batch.Key})
 		is.True(errors.Is(err, streamlib.ErrKeyReused))
 		tail := streamlib.Offset(3)
-		_, err = stream.Append(t.Context(), streamlib.Batch{Data: values("4"), IfTail: &tail})
+		_, err = stream.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("4"), IfTail: &tail})
 		conflict, _ := errors.AsType[*streamlib.ConflictError](err)
 		is.True(conflict != nil && conflict.Tail == 4)
-		next, err := stream.Append(t.Context(), streamlib.Batch{Data: values("4"), IfTail: &conflict.Tail})
+		next, err := stream.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("4"), IfTail: &conflict.Tail})
 		is.NoErr(err)
 		is.Equal(next.Events[0].Offset, streamlib.Offset(4))
 		is.Equal(next.Events[0].CreatedAt(), later) // the clock is an hour behind

@@ -131,13 +131,13 @@ func testData(t *testing.T, open func(string) streamlib.Stream) {
 	}
 	one, batch := open("one"), open("batch")
 	for i, data := range sent {
-		receipt, err := one.Append(soon(t), streamlib.Batch{Data: values(data)})
+		receipt, err := one.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(data)})
 		if err != nil {
 			t.Fatalf("append %.100s: %v", data, err)
 		}
 		is.Equal(string(receipt.Events[0].Data()), want[i])
 	}
-	receipt, err := batch.Append(soon(t), streamlib.Batch{Data: values(sent...)})
+	receipt, err := batch.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(sent...)})
 	is.NoErr(err)
 	subscription := subscribe(t, soon(t), one, 0)
 	is.NoErr(subscription.until(len(want)))
@@ -154,7 +154,7 @@ func testData(t *testing.T, open func(string) streamlib.Stream) {
 func testOwned(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
-	data := values(`"first"`, `"second"`)
+	data := streamlib.JSON(`"first"`, `"second"`)
 	receipt, err := s.Append(soon(t), streamlib.Batch{Data: data, Key: "k"})
 	is.NoErr(err)
 	want := fmt.Sprint(receipt.Events)
@@ -175,7 +175,7 @@ func testInvalid(t *testing.T, open func(string) streamlib.Stream) {
 		"1 2", "1\n2", "1,2", "1}", `1,"data":2`, `1}{"data":2`, `1,"x":2`, "{}{}", "[]]", "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "{\"\xff\":1}", "\xff",
 		nested(1001), strings.Repeat(`{"a":`, 1000) + "{}" + strings.Repeat("}", 1000), nested(100_000), strings.Repeat("[", 1000),
 	} {
-		for _, data := range [][]json.RawMessage{values(bad), values("1", bad), values(bad, "1")} {
+		for _, data := range [][]json.RawMessage{streamlib.JSON(bad), streamlib.JSON("1", bad), streamlib.JSON(bad, "1")} {
 			receipt, err := s.Append(soon(t), streamlib.Batch{Data: data})
 			if !errors.Is(err, streamlib.ErrInvalid) || len(receipt.Events) != 0 {
 				t.Errorf("append %d with %.100q: %v, %v", len(data), bad, receipt.Events, err)
@@ -183,7 +183,7 @@ func testInvalid(t *testing.T, open func(string) streamlib.Stream) {
 		}
 	}
 	isEmpty(t, s)
-	_, err := s.Append(soon(t), streamlib.Batch{Data: values("1")})
+	_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1")})
 	is.NoErr(err)
 }
 
@@ -245,7 +245,7 @@ func testNames(t *testing.T, open func(string) streamlib.Stream) {
 func testBadNames(t *testing.T, open func(string) streamlib.Stream) {
 	for _, name := range []string{"", strings.Repeat("a", 256), "a\x00", "a\nb", "\r", "\x1b[2J", "\x7f", "a\u0085", "\xff", "\xed\xa0\x80", "é"[:1]} {
 		s := open(name)
-		_, appended := s.Append(soon(t), streamlib.Batch{Data: values("1")})
+		_, appended := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1")})
 		_, stat := s.Stat(soon(t))
 		for _, err := range []error{appended, stat, s.Delete(soon(t)), end(s.Read(soon(t), 0, 1)), end(s.Subscribe(soon(t), 0))} {
 			if !errors.Is(err, streamlib.ErrInvalid) {
@@ -261,8 +261,8 @@ func testAtomic(t *testing.T, open func(string) streamlib.Stream) {
 	const size, count = 7, 40
 	tail := streamlib.Offset(1)
 	for _, b := range []streamlib.Batch{
-		{Data: values("1", "2", "3", "x")},
-		{Data: values("1", "2", "3"), IfTail: &tail},
+		{Data: streamlib.JSON("1", "2", "3", "x")},
+		{Data: streamlib.JSON("1", "2", "3"), IfTail: &tail},
 	} {
 		_, err := s.Append(soon(t), b)
 		is.True(err != nil)
@@ -429,7 +429,7 @@ func testSubscribeRace(t *testing.T, open func(string) streamlib.Stream) {
 		writing.Go(func() {
 			s := open("orders")
 			for n := range count {
-				data := values(fmt.Sprintf(`{"w":%d,"n":%d}`, w, n), fmt.Sprintf(`{"w":%d,"n":%d,"second":true}`, w, n))
+				data := streamlib.JSON(fmt.Sprintf(`{"w":%d,"n":%d}`, w, n), fmt.Sprintf(`{"w":%d,"n":%d,"second":true}`, w, n))
 				if _, err := history.Append(ctx, s, streamlib.Batch{Data: data}); err != nil {
 					wrote[w] = err
 				}
@@ -485,7 +485,7 @@ func testSlow(t *testing.T, open func(string) streamlib.Stream) {
 	const count = 100
 	padding := strings.Repeat("x", 100_000) // more than sockets hold
 	for n := range count {
-		_, err := s.Append(soon(t), streamlib.Batch{Data: values(fmt.Sprintf(`{"n":%d,"x":%q}`, n, padding))})
+		_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(fmt.Sprintf(`{"n":%d,"x":%q}`, n, padding))})
 		is.NoErr(err)
 		is.NoErr(fast.until(n + 2))
 	}
@@ -501,8 +501,8 @@ func testContext(t *testing.T, open func(string) streamlib.Stream) {
 	all := fill(t, s, 3)
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, appended := s.Append(done, streamlib.Batch{Data: values("1")})
-	_, keyed := s.Append(done, streamlib.Batch{Data: values("1"), Key: "k"})
+	_, appended := s.Append(done, streamlib.Batch{Data: streamlib.JSON("1")})
+	_, keyed := s.Append(done, streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})
 	_, stat := s.Stat(done)
 	for _, err := range []error{appended, keyed, stat, s.Delete(done), end(s.Read(done, 0, 3)), end(s.Subscribe(done, 0)), end(s.Subscribe(done, 3))} {
 		is.True(errors.Is(err, context.Canceled))
@@ -597,26 +597,26 @@ func testKey(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	fill(t, s, 1)
-	batch := streamlib.Batch{Data: values(`{"a": 1}`), Key: "k"}
+	batch := streamlib.Batch{Data: streamlib.JSON(`{"a": 1}`), Key: "k"}
 	first, err := s.Append(soon(t), batch)
 	is.NoErr(err)
 	is.True(!first.Repeated)
 	is.Equal(first.Events[0].Offset, streamlib.Offset(1))
 	fill(t, s, 1)
 	for _, data := range []string{`{"a": 1}`, `{"a":1}`, ` { "a" :1}`} { // white space is nothing
-		again, err := s.Append(soon(t), streamlib.Batch{Data: values(data), Key: "k"})
+		again, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(data), Key: "k"})
 		is.NoErr(err)
 		is.True(again.Repeated)
 		samePublic(t, again.Events, first.Events)
 	}
-	for _, data := range [][]json.RawMessage{values(`{"a":2}`), values(`{"a":1}`, `{"a":1}`), values(`{"a":1.0}`)} {
+	for _, data := range [][]json.RawMessage{streamlib.JSON(`{"a":2}`), streamlib.JSON(`{"a":1}`, `{"a":1}`), streamlib.JSON(`{"a":1.0}`)} {
 		receipt, err := s.Append(soon(t), streamlib.Batch{Data: data, Key: "k"})
 		is.True(errors.Is(err, streamlib.ErrKeyReused))
 		is.Equal(len(receipt.Events), 0)
 	}
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 3)
 
-	other, err := s.Append(soon(t), streamlib.Batch{Data: values(`{"a":1}`), Key: "K"})
+	other, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(`{"a":1}`), Key: "K"})
 	is.NoErr(err)
 	is.True(!other.Repeated)
 	elsewhere, err := open("other").Append(soon(t), batch)
@@ -627,16 +627,16 @@ func testKey(t *testing.T, open func(string) streamlib.Stream) {
 func testKeyBatch(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
-	batch := streamlib.Batch{Data: values("1", "2", "3"), Key: "k"}
+	batch := streamlib.Batch{Data: streamlib.JSON("1", "2", "3"), Key: "k"}
 	first, err := s.Append(soon(t), batch)
 	is.NoErr(err)
-	next, err := s.Append(soon(t), streamlib.Batch{Data: values("1", "2", "3"), Key: "next"})
+	next, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1", "2", "3"), Key: "next"})
 	is.NoErr(err)
 	again, err := s.Append(soon(t), batch)
 	is.NoErr(err)
 	is.True(again.Repeated)
 	samePublic(t, again.Events, first.Events)
-	for _, data := range [][]json.RawMessage{values("1", "2"), values("2", "3"), values("1", "2", "3", "4"), values("1", "2", "4"), values("1")} {
+	for _, data := range [][]json.RawMessage{streamlib.JSON("1", "2"), streamlib.JSON("2", "3"), streamlib.JSON("1", "2", "3", "4"), streamlib.JSON("1", "2", "4"), streamlib.JSON("1")} {
 		_, err := s.Append(soon(t), streamlib.Batch{Data: data, Key: "k"})
 		is.True(errors.Is(err, streamlib.ErrKeyReused))
 	}
@@ -661,7 +661,7 @@ func testKeys(t *testing.T, open func(string) streamlib.Stream) {
 	}
 	before := read(t, s, 0, streamlib.MaxOffset)
 	for _, key := range []string{strings.Repeat("k", 256), "a\x00", "a\nb", "\x7f", "a\u0085", "\xff"} {
-		_, err := s.Append(soon(t), streamlib.Batch{Data: values("1"), Key: key})
+		_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1"), Key: key})
 		if !errors.Is(err, streamlib.ErrInvalid) {
 			t.Errorf("key %q: %v", key, err)
 		}
@@ -673,14 +673,14 @@ func testKeyCondition(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	tail := streamlib.Offset(0)
-	batch := streamlib.Batch{Data: values("1"), Key: "k", IfTail: &tail}
+	batch := streamlib.Batch{Data: streamlib.JSON("1"), Key: "k", IfTail: &tail}
 	first, err := s.Append(soon(t), batch)
 	is.NoErr(err)
 	again, err := s.Append(soon(t), batch) // though the tail is 1 by now
 	is.NoErr(err)
 	is.True(again.Repeated)
 	samePublic(t, again.Events, first.Events)
-	batch.Data = values("2")
+	batch.Data = streamlib.JSON("2")
 	_, err = s.Append(soon(t), batch)
 	is.True(errors.Is(err, streamlib.ErrKeyReused))
 }
@@ -688,7 +688,7 @@ func testKeyCondition(t *testing.T, open func(string) streamlib.Stream) {
 func testKeyWindow(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
-	batch := streamlib.Batch{Data: values(`"kept"`), Key: "k"}
+	batch := streamlib.Batch{Data: streamlib.JSON(`"kept"`), Key: "k"}
 	first, err := s.Append(soon(t), batch)
 	is.NoErr(err)
 	for n := range 9 {
@@ -740,14 +740,14 @@ func testKeyFree(t *testing.T, open func(string) streamlib.Stream) {
 	s := open("orders")
 	tail := streamlib.Offset(5)
 	for _, b := range []streamlib.Batch{
-		{Data: values("1"), Key: "k", IfTail: &tail},
-		{Data: values("x"), Key: "k"},
-		{Data: values("1", "x"), Key: "k"},
+		{Data: streamlib.JSON("1"), Key: "k", IfTail: &tail},
+		{Data: streamlib.JSON("x"), Key: "k"},
+		{Data: streamlib.JSON("1", "x"), Key: "k"},
 	} {
 		_, err := s.Append(soon(t), b)
 		is.True(err != nil && !errors.Is(err, streamlib.ErrKeyReused))
 	}
-	receipt, err := s.Append(soon(t), streamlib.Batch{Data: values("2"), Key: "k"})
+	receipt, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("2"), Key: "k"})
 	is.NoErr(err)
 	is.True(!receipt.Repeated)
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 1)
@@ -757,7 +757,7 @@ func testKeyDelete(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	for _, data := range []string{"1", "1", "2"} {
-		receipt, err := s.Append(soon(t), streamlib.Batch{Data: values(data), Key: "k"})
+		receipt, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(data), Key: "k"})
 		is.NoErr(err)
 		is.True(!receipt.Repeated)
 		is.Equal(receipt.Events[0].Offset, streamlib.Offset(0))
@@ -773,17 +773,17 @@ func testCondition(t *testing.T, open func(string) streamlib.Stream) {
 			if want == tail {
 				continue
 			}
-			_, err := s.Append(soon(t), streamlib.Batch{Data: values("1", "2"), IfTail: &want})
+			_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1", "2"), IfTail: &want})
 			conflict, ok := errors.AsType[*streamlib.ConflictError](err)
 			is.True(ok)
 			is.Equal(conflict.Tail, tail)
 		}
-		receipt, err := s.Append(soon(t), streamlib.Batch{Data: values("1"), IfTail: &tail})
+		receipt, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1"), IfTail: &tail})
 		is.NoErr(err)
 		is.Equal(receipt.Events[0].Offset, tail)
 	}
 	is.NoErr(s.Delete(soon(t)))
-	_, err := s.Append(soon(t), streamlib.Batch{Data: values("1"), IfTail: new(streamlib.Offset)})
+	_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1"), IfTail: new(streamlib.Offset)})
 	is.NoErr(err)
 }
 
@@ -809,7 +809,7 @@ func testConditionRace(t *testing.T, open func(string) streamlib.Stream) {
 	errs := together(writers, func(int) error {
 		var tail streamlib.Offset
 		for n := 0; n < 5; {
-			_, err := s.Append(soon(t), streamlib.Batch{Data: values(fmt.Sprint(int(tail))), IfTail: &tail})
+			_, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON(fmt.Sprint(int(tail))), IfTail: &tail})
 			if conflict, lost := errors.AsType[*streamlib.ConflictError](err); lost {
 				tail = conflict.Tail
 				continue
@@ -834,7 +834,7 @@ func testAdmit(t *testing.T, open func(string) streamlib.Stream) {
 	s := open("orders")
 	type mark struct{}
 	calls := 0
-	batch := streamlib.Batch{Data: values("1", "2"), Key: "k", Admit: func(ctx context.Context) error {
+	batch := streamlib.Batch{Data: streamlib.JSON("1", "2"), Key: "k", Admit: func(ctx context.Context) error {
 		is.Equal(ctx.Value(mark{}), "the caller's context")
 		isEmpty(t, s) // nothing is stored yet
 		calls++
@@ -846,7 +846,7 @@ func testAdmit(t *testing.T, open func(string) streamlib.Stream) {
 		is.NoErr(err)
 		is.Equal(calls, 1)
 	}
-	batch.Data = values("3")
+	batch.Data = streamlib.JSON("3")
 	_, err := s.Append(ctx, batch)
 	is.True(errors.Is(err, streamlib.ErrKeyReused))
 	is.Equal(calls, 1)
@@ -856,7 +856,7 @@ func testAdmitRefuses(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	no := errors.New("no")
-	batch := streamlib.Batch{Data: values("1", "2"), Key: "k", Admit: func(context.Context) error { return no }}
+	batch := streamlib.Batch{Data: streamlib.JSON("1", "2"), Key: "k", Admit: func(context.Context) error { return no }}
 	for range 2 {
 		receipt, err := s.Append(soon(t), batch)
 		is.True(errors.Is(err, no))
@@ -869,7 +869,7 @@ func testAdmitRefuses(t *testing.T, open func(string) streamlib.Stream) {
 	is.True(!receipt.Repeated)
 
 	ctx, cancel := context.WithCancel(soon(t))
-	_, err = s.Append(ctx, streamlib.Batch{Data: values("3"), Admit: func(context.Context) error { cancel(); return nil }})
+	_, err = s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("3"), Admit: func(context.Context) error { cancel(); return nil }})
 	is.True(errors.Is(err, context.Canceled)) // nobody waits for it any more
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 2)
 }
@@ -878,7 +878,7 @@ func testAdmitInvalid(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	admit := func(context.Context) error { t.Error("admit was called"); return nil }
-	for _, b := range []streamlib.Batch{{Data: values("x")}, {Data: values("1"), Key: "\n"}, {Data: values(`"` + strings.Repeat("x", streamlib.MaxEvent) + `"`)}} {
+	for _, b := range []streamlib.Batch{{Data: streamlib.JSON("x")}, {Data: streamlib.JSON("1"), Key: "\n"}, {Data: streamlib.JSON(`"` + strings.Repeat("x", streamlib.MaxEvent) + `"`)}} {
 		b.Admit = admit
 		_, err := s.Append(soon(t), b)
 		is.True(err != nil)
@@ -895,7 +895,7 @@ func testAdmitTwin(t *testing.T, open func(string) streamlib.Stream) {
 	repeated := make(chan bool, 2)
 	for range 2 {
 		go func() {
-			receipt, err := s.Append(soon(t), streamlib.Batch{Data: values("1"), Key: "k", Admit: admit})
+			receipt, err := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1"), Key: "k", Admit: admit})
 			errs <- err
 			repeated <- receipt.Repeated
 		}()
@@ -980,14 +980,6 @@ func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("it hangs"))
 	t.Cleanup(cancel)
 	return ctx
-}
-
-func values(data ...string) []json.RawMessage {
-	list := make([]json.RawMessage, len(data))
-	for i := range list {
-		list[i] = json.RawMessage(data[i])
-	}
-	return list
 }
 
 func value(n, i int) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"n":%d,"i":%d}`, n, i)) }
