@@ -108,16 +108,22 @@ func isLines(h http.Header) (bool, error) {
 
 // readBody returns the body, of limit bytes of data and some room. It holds no more of a body than has arrived.
 func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error) {
-	tooLarge := fmt.Errorf("%w body: the limit is %d bytes of data", streamlib.ErrTooLarge, limit)
+	tooLarge := func() error {
+		return fmt.Errorf("%w body: the limit is %d bytes of data", streamlib.ErrTooLarge, limit)
+	}
 	if r.ContentLength > int64(limit+room) {
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	c := http.NewResponseController(w)
 	if c.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
 		defer c.SetReadDeadline(time.Time{})
 	}
 	reader := http.MaxBytesReader(w, r.Body, int64(limit+room))
-	body := make([]byte, 0, min(max(r.ContentLength+1, 512), chunk))
+	size := r.ContentLength + 1 // for the end to be seen
+	if size == 0 {
+		size = 4 << 10 // it is not known
+	}
+	body := make([]byte, 0, min(size, chunk))
 	for {
 		n, err := reader.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -128,7 +134,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error)
 			return nil, &Error{http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive in %v", bodyTime)}
 		case err != nil:
 			if _, over := errors.AsType[*http.MaxBytesError](err); over {
-				return nil, tooLarge
+				return nil, tooLarge()
 			}
 			return nil, fmt.Errorf("%w body: %w", streamlib.ErrInvalid, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -116,7 +117,7 @@ type eventStream struct {
 	*position // nil where the events are of many streams
 	close     func()
 	alive     *time.Timer // ends the connection when it is silent for too long
-	id        streamlib.Offset
+	id        []byte      // a line that has been read; what it says holds when its event is whole
 	pinged    bool
 	err       error
 }
@@ -124,7 +125,7 @@ type eventStream struct {
 // connect opens an event stream.
 func (c *Client) connect(ctx context.Context, q request) (*eventStream, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &eventStream{id: unknown}
+	s := &eventStream{}
 	s.alive = time.AfterFunc(silence, func() { cancel(fmt.Errorf("nothing came for %v", silence)) })
 	s.close = func() { s.alive.Stop(); cancel(nil) }
 	if q.header == nil {
@@ -170,35 +171,46 @@ func (s *eventStream) next() (events []streamlib.Event, err error) {
 
 // take is the effect of one line.
 func (s *eventStream) take(line []byte, events []streamlib.Event) ([]streamlib.Event, error) {
-	switch field, value, _ := bytes.Cut(line, []byte(": ")); string(field) {
-	case "data": // the last line of an event
-		event, err := parseEvent(value)
-		if err != nil {
-			return events, err
-		}
-		if p := s.position; p != nil {
+	p := s.position
+	if data, ok := bytes.CutPrefix(line, []byte("data: ")); ok { // the last line of an event
+		event, err := parseEvent(data)
+		if err == nil && p != nil {
 			if p.after != unknown && (event.Offset <= p.after || event.Offset != p.after+1 && !p.filtered) {
 				return events, errGap
 			}
-			p.after, s.id = event.Offset, unknown
+			p.after, s.id = event.Offset, nil
+		}
+		if err != nil {
+			return events, err
 		}
 		return append(events, event), nil
-	case "id":
-		id, err := streamlib.ParseOffset(string(value))
+	}
+	if id, ok := bytes.CutPrefix(line, []byte("id: ")); ok {
 		s.id = id
-		return events, err
-	case "retry":
-		if ms, err := strconv.Atoi(string(value)); err == nil && s.position != nil {
-			s.retry = max(time.Duration(ms)*time.Millisecond, time.Millisecond)
+		return events, nil
+	}
+	switch string(line) {
+	case "": // the end of an event; where that has no data, its id is the position all the same
+		if p != nil && s.id != nil {
+			id, err := streamlib.ParseOffset(string(s.id))
+			if err != nil {
+				return events, errNotOurs
+			}
+			if p.after == unknown || p.filtered && id > p.after {
+				p.after = id
+			}
 		}
-	case "": // the end of an event without data, or a comment
-		if s.position != nil && s.id != unknown && (s.after == unknown || s.filtered && s.id > s.after) {
-			s.after = s.id
+		s.id = nil
+	case strings.TrimSpace(ping):
+		s.pinged = true
+	case strings.TrimSpace(deleted):
+		return events, streamlib.ErrDeleted
+	default:
+		if retry, ok := bytes.CutPrefix(line, []byte("retry: ")); ok && p != nil {
+			if ms, err := strconv.Atoi(string(retry)); err == nil {
+				p.retry = min(max(time.Duration(ms)*time.Millisecond, time.Millisecond), maxPause)
+			}
 		}
-		if string(value)+"\n\n" == deleted[2:] {
-			return events, streamlib.ErrDeleted
-		}
-		s.pinged, s.id = s.pinged || len(value) > 0, unknown
 	}
 	return events, nil
 }

@@ -85,7 +85,7 @@ func (h *handler) broken(a *answer, r *http.Request, err error) error {
 		return err
 	}
 	h.Log.Error("answer broken off", "path", r.URL.EscapedPath(), "error", err)
-	_ = a.flush() // what stands before the damage still reads
+	_ = cmp.Or(a.flush(), a.c.Flush()) // what stands before the damage still reads
 	panic(http.ErrAbortHandler)
 }
 

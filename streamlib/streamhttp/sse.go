@@ -38,7 +38,7 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 	}
 	f := openFrames(w, r, fmt.Sprintf("retry: 1000\nid: %v\n\n", from-1))
 	defer f.close()
-	h.frame(f, r, stream.Subscribe(f.ctx, from), types, true)
+	h.frame(f, r, stream.Subscribe(r.Context(), from), types, true)
 	return nil
 }
 
@@ -89,12 +89,9 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Content-Type"] = sseType
 		return nil
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	events := h.streams.Subscribe(ctx, q.get("prefix")) // from here on; hence before the client hears of it
+	events := h.streams.Subscribe(r.Context(), q.get("prefix")) // from here on; hence before the client hears of it
 	f := openFrames(w, r, "retry: 1000\n\n")
 	defer f.close()
-	defer context.AfterFunc(f.ctx, cancel)()
 	h.frame(f, r, events, q["type"], false)
 	return nil
 }
@@ -105,7 +102,7 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 		switch {
 		case err == nil && f.send(batch, types, ids) == nil:
 			continue
-		case f.ctx.Err() != nil: // the client has gone or the server ends
+		case f.ctx.Err() != nil || err == nil: // the client has gone or the server ends
 		case errors.Is(err, streamlib.ErrDeleted):
 			_ = f.write([]byte(deleted))
 		case err != nil:
@@ -116,13 +113,13 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 	}
 }
 
-// frames are a response of server-sent events. It is written by the subscription, and while that is silent by a timer.
+// frames are a response of server-sent events. It is written by the subscription, and while that is silent by a timer. A
+// write that fails ends the request's context.
 type frames struct {
 	w    http.ResponseWriter
 	c    *http.ResponseController
-	ctx  context.Context // done when nothing more can be written
-	end  context.CancelFunc
-	stop func() bool // of the interruption
+	ctx  context.Context // the request's
+	stop func() bool     // the interruption of a write that hangs
 
 	mu      sync.Mutex // held while writing; guards what follows
 	beat    *time.Timer
@@ -132,9 +129,8 @@ type frames struct {
 
 // openFrames sends the header and the opening at once.
 func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames {
-	f := &frames{w: w, c: http.NewResponseController(w)}
-	f.ctx, f.end = context.WithCancel(r.Context())
-	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) }) // a write that hangs ends
+	f := &frames{w: w, c: http.NewResponseController(w), ctx: r.Context()}
+	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) })
 	w.Header()["Content-Type"] = sseType
 	w.Header().Set("X-Accel-Buffering", "no")
 	_ = f.write([]byte(opening))
@@ -153,7 +149,6 @@ func (f *frames) close() {
 	if f.stop() {
 		_ = f.c.SetWriteDeadline(time.Time{}) // the connection may go on with other handlers
 	}
-	f.end()
 }
 
 // ping is the timer's. It is not reset by each write, which would cost more than to look again here.
@@ -188,9 +183,6 @@ func (f *frames) writeLocked(b []byte) error {
 	}
 	if err == nil {
 		err = f.c.Flush()
-	}
-	if err != nil {
-		f.end()
 	}
 	return err
 }

@@ -1,0 +1,81 @@
+package streamhttp
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzEnvelope compares envelope with encoding/json, which takes all that envelope takes.
+func FuzzEnvelope(f *testing.F) {
+	for _, seed := range []string{
+		`{"data":1}`, ` { "data" : {"a":[1,2.0,"x\u0000"]} } `, `{"data":null}`, `{"d\u0061ta":""}`, `{"data":1,"data":2}`, `{"Data":1}`, `{}`,
+		`{"data":1}x`, `{"data"}`, `{"data":}`, `{"data":1,}`, `{,"data":1}`, `["data"]`, `"data"`, ``, `{"data":1`, "{\"data\":\"\xff\"}", `{"data":"\ud83d"}`,
+		`{"":1}`, `{"data\u0000":1}`, "\ufeff{\"data\":1}", `{"data":1]`, `{"data" 1}`, `{data:1}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) > 1000 {
+			t.Skip("may nest too deep")
+		}
+		want, ok := reference(body)
+		got, err := envelope(bytes.Clone(body))
+		if ok != (err == nil) {
+			t.Fatalf("%q: error %v, but encoding/json says %v", body, err, ok)
+		}
+		if err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("%q: got %q, want %q", body, got, want)
+		}
+	})
+}
+
+// reference is envelope in terms of encoding/json, but for the depth.
+func reference(body []byte) (json.RawMessage, bool) {
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, _ := d.Token(); t != json.Delim('{') {
+		return nil, false
+	}
+	if name, _ := d.Token(); name != "data" {
+		return nil, false
+	}
+	var data json.RawMessage
+	if d.Decode(&data) != nil || d.More() {
+		return nil, false
+	}
+	var compact bytes.Buffer
+	err := json.Compact(&compact, data)
+	return compact.Bytes(), err == nil
+}
+
+// FuzzLines looks for a body whose lines are not the values that come out, or that make a line of their own.
+func FuzzLines(f *testing.F) {
+	for _, seed := range []string{"1\n2", "\n", "{\"a\":\n1}", "\"\\n\"\r\n[ ]\n", "1 2", ""} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var want [][]byte
+		ok := utf8.Valid(body)
+		for line := range bytes.SplitSeq(body, []byte("\n")) {
+			if line = bytes.Trim(line, " \t\r"); len(line) == 0 {
+				continue
+			}
+			var compact bytes.Buffer
+			ok = ok && json.Compact(&compact, line) == nil
+			want = append(want, compact.Bytes())
+		}
+		got, err := lineValues(bytes.Clone(body), 1<<20)
+		if ok = ok && len(want) > 0; ok != (err == nil) {
+			t.Fatalf("%q: error %v, but encoding/json says %v", body, err, ok)
+		}
+		for i := range got {
+			if !bytes.Equal(got[i], want[i]) || bytes.ContainsAny(got[i], "\n\r") {
+				t.Fatalf("%q: value %d is %q, want %q", body, i, got[i], want[i])
+			}
+		}
+	})
+}
