@@ -276,7 +276,7 @@ func (a *appender) failed(err error) error {
 	if a.count == 0 {
 		return a.explain(a.name, fmt.Errorf("%w; nothing was appended", err))
 	}
-	return a.explain(a.name, fmt.Errorf("%w; %d events before it were appended", err, a.count))
+	return a.explain(a.name, fmt.Errorf("%w; events appended before it: %d", err, a.count))
 }
 
 // progressLine returns a function that shows a count in one line of a terminal.

@@ -179,7 +179,7 @@ func unknownFlag(arg, name string, words []string) error {
 
 func findCommand(words []string) (*command, error) {
 	if len(words) == 0 {
-		return nil, usageError{errors.New("no command"), "streamctl --help"}
+		return nil, usageError{errors.New("which command?\n\n" + groupHelp("")), ""}
 	}
 	var names []string
 	for i, c := range commands {
@@ -201,7 +201,7 @@ func findCommand(words []string) (*command, error) {
 		}
 	}
 	if len(words) == 1 && (words[0] == "server" || words[0] == "stream") {
-		return nil, usageError{fmt.Errorf("%s: which of its commands?", words[0]), "streamctl " + words[0] + " --help"}
+		return nil, usageError{fmt.Errorf("%s: which of its commands?\n\n%s", words[0], groupHelp(words[0])), ""}
 	}
 	words = words[:min(2, len(words))]
 	hint := "streamctl --help"
@@ -246,13 +246,17 @@ func distance(a, b string) int {
 // help returns the help for the command, or the group of commands, that words name.
 func help(words []string) (string, error) {
 	group := strings.Join(words, " ")
-	if group != "" && group != "server" && group != "stream" {
-		c, err := findCommand(words)
-		if err != nil {
-			return "", err
-		}
-		return c.help(), nil
+	if group == "" || group == "server" || group == "stream" {
+		return groupHelp(group), nil
 	}
+	c, err := findCommand(words)
+	if err != nil {
+		return "", err
+	}
+	return c.help(), nil
+}
+
+func groupHelp(group string) string {
 	var b strings.Builder
 	if group == "" {
 		b.WriteString("Appends events to durable streams and reads them, and runs the server that keeps them.\n\n")
@@ -269,7 +273,7 @@ func help(words []string) (string, error) {
 	if group != "server" {
 		b.WriteString("\nTry:  streamctl stream append -n greetings -m hello\n      streamctl stream get -n greetings\n")
 	}
-	return b.String(), nil
+	return b.String()
 }
 
 func (c *command) help() string {

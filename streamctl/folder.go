@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -67,6 +68,9 @@ func (f folder) client(ctx context.Context) (*streamhttp.Client, error) {
 		default:
 		}
 		conn, _, err := f.find(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("no server has %s", f.dir)
+		}
 		return conn, err
 	}
 	return &streamhttp.Client{URL: s.url(), HTTP: &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}, nil
@@ -79,6 +83,9 @@ func (f folder) reach(ctx context.Context) (net.Conn, server, error) {
 		conn, s, err := f.find(ctx)
 		if err == nil {
 			return conn, s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, s, context.Cause(ctx)
 		}
 		conn, s, err = f.start(ctx, []string{"--dir=" + f.dir, "--port-fallback"})
 		if err == nil {
@@ -201,10 +208,14 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 		return nil, server{}, fmt.Errorf("streamd (pid %d) does not listen yet; see %s", daemon.Process.Pid, f.logFile())
 	case err != nil:
 		daemon.Wait()
-		if daemon.ProcessState.ExitCode() == folderTaken {
+		switch err := fmt.Errorf("streamd did not start: %s", f.lastWords(before)); daemon.ProcessState.ExitCode() {
+		case 2:
+			return nil, server{}, usageError{err, "streamctl server start --help"}
+		case folderTaken:
 			return nil, server{}, errTaken
+		default:
+			return nil, server{}, err
 		}
-		return nil, server{}, fmt.Errorf("streamd did not start: %s", f.lastWords(before))
 	}
 	line = strings.TrimSpace(line)
 	port, err := strconv.Atoi(line[strings.LastIndexByte(line, ':')+1:])
@@ -229,7 +240,8 @@ func (f folder) lastWords(from int64) string {
 	if i := bytes.LastIndex(b, []byte("\n"+prefix)); i >= 0 {
 		b = b[i+1:]
 	}
-	if said, ok := strings.CutPrefix(strings.TrimSpace(string(b)), prefix); ok {
+	if said, ok := strings.CutPrefix(string(b), prefix); ok {
+		said, _, _ = strings.Cut(said, "\n")
 		return said
 	}
 	return "see " + f.logFile()

@@ -103,8 +103,14 @@ func tell(stderr io.Writer, err error) {
 // buildVersion is what the go command stamped into the binary.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
+	if !ok {
 		return "unknown"
 	}
-	return strings.Trim(info.Main.Version, "()")
+	version := strings.Trim(info.Main.Version, "()")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += "-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return version
 }

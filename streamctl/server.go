@@ -37,7 +37,7 @@ func streamdArgs(f folder, given map[string][]string) []string {
 	args := []string{"--dir=" + f.dir}
 	for _, name := range append(strings.Fields(streamdFlags), "port-fallback") {
 		for _, value := range given[name] {
-			args = append(args, "--"+name+"="+value)
+			args = append(args, strings.TrimSuffix("--"+name+"="+value, "=true"))
 		}
 	}
 	return args
@@ -180,6 +180,10 @@ func serverStatus(ctx context.Context, c *call) error {
 		return err
 	}
 	s, answers, err := f.owner(ctx)
+	for deadline := time.Now().Add(proofTime); !answers && err == nil && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // it may just be starting, or ending
+		s, answers, err = f.owner(ctx)
+	}
 	switch {
 	case errors.Is(err, errNotRunning):
 		if c.has("json") {

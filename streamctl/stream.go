@@ -100,7 +100,7 @@ func streamGet(ctx context.Context, c *call) error {
 	var q streamhttp.Query
 	name, err := c.streamName()
 	err = cmp.Or(err, c.contradicting("last", "offset", "limit"),
-		c.number("limit", &q.Limit), c.number("last", &q.Last), c.offset(&q.From, streamlib.Beginning))
+		c.number("limit", &q.Limit), c.number("last", &q.Last), c.offset(&q.From, 0))
 	if err != nil {
 		return err
 	}

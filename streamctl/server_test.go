@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// atOnce runs a command n times at once; "%d" in it is the number of the run.
+func (p place) atOnce(n int, line string) []result {
+	results := make([]result, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { results[i] = p.run("%s", strings.ReplaceAll(line, "%d", strconv.Itoa(i))) })
+	}
+	wg.Wait()
+	return results
+}
+
+func TestRacingAppendsStartOneServer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	const racers = 20
+	started := 0
+	for _, r := range p.atOnce(racers, "streamctl stream append -n race -m m%d") {
+		is.Equal(r.code, 0) // every racer's append succeeds
+		started += strings.Count(r.stderr, "started streamd")
+	}
+	is.Equal(started, 1)
+	is.Equal(len(slices.Compact(slices.Sorted(slices.Values(p.texts("race"))))), racers)
+}
+
+func TestRacingServerStartsHaveOneWinner(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	won := 0
+	for _, r := range p.atOnce(8, "streamctl server start --port 0") {
+		if r.code == 0 {
+			won++
+			continue
+		}
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "already running: pid "))
+	}
+	is.Equal(won, 1)
+}
+
+// bystander is a process whose pid a stale file names.
+func bystander(t *testing.T) (pid int, alive func() bool) {
+	t.Helper()
+	c := exec.Command("sleep", "600")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { c.Wait(); close(done) }()
+	t.Cleanup(func() { c.Process.Kill(); <-done })
+	return c.Process.Pid, func() bool {
+		select {
+		case <-done:
+			return false
+		default:
+			return c.Process.Signal(syscall.Signal(0)) == nil
+		}
+	}
+}
+
+func (p place) plant(dir string, pid, port int) {
+	p.t.Helper()
+	is := is.New(p.t)
+	is.NoErr(os.MkdirAll(filepath.Join(p.dir, dir), 0o700))
+	is.NoErr(os.WriteFile(filepath.Join(p.dir, dir, "daemon.pid"), fmt.Appendln(nil, pid), 0o600))
+	is.NoErr(os.WriteFile(filepath.Join(p.dir, dir, "daemon.port"), fmt.Appendln(nil, port), 0o600))
+}
+
+// TestStaleFilesAreNotBelieved plants files that name a living process which is no server, and a port where nobody, somebody
+// else, or another folder's server listens.
+func TestStaleFilesAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) }))
+	defer stranger.Close()
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	closed.Close()
+	defer mute.Close()
+	other := newPlace(t)
+	other.start()
+	others, err := strconv.Atoi(strings.TrimSpace(other.ok("cat .iterate/daemon.port")))
+	is.NoErr(err)
+
+	for name, port := range map[string]int{
+		"nobody":         closed.Addr().(*net.TCPAddr).Port,
+		"somebody else":  stranger.Listener.Addr().(*net.TCPAddr).Port,
+		"silence":        mute.Addr().(*net.TCPAddr).Port,
+		"another server": others,
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			pid, alive := bystander(t)
+			p := newPlace(t)
+			p.plant(".iterate", pid, port)
+			for _, command := range []string{"status", "stop"} {
+				is.Equal(p.run("streamctl server %s", command).code, 3)
+				is.True(alive()) // whom the pid file names
+			}
+			r := p.run("streamctl stream append -n x -m mine")
+			is.Equal(r.code, 0)
+			is.True(strings.Contains(r.stderr, "started streamd"))
+			is.Equal(p.texts("x"), []string{"mine"})
+			p.plant(".iterate", pid, p.port())
+			p.ok("streamctl server stop")
+			is.True(alive())
+		})
+	}
+	is.Equal(other.ok("streamctl stream list"), "") // nothing went to the other folder's server
+}
+
+func (p place) port() int {
+	p.t.Helper()
+	port, err := strconv.Atoi(strings.TrimSpace(p.ok("cat .iterate/daemon.port")))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return port
+}
+
+// TestFoldersHaveServersOfTheirOwn is for the original's fault: a second folder's append went into the first one's data.
+func TestFoldersHaveServersOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.run("streamctl stream append -n x -m first --dir one")
+	p.run("streamctl stream append -n x -m second --dir two")
+	p.ok("cp -r one three") // with the files that name its server
+	r := p.run("streamctl stream append -n x -m third --dir three")
+	is.True(strings.Contains(r.stderr, "started streamd"))
+	is.Equal(p.texts("x", "--dir one"), []string{"first"})
+	is.Equal(p.texts("x", "--dir two"), []string{"second"})
+	is.Equal(p.texts("x", "--dir three"), []string{"first", "third"})
+	is.Equal(p.texts("x", "--dir two/../one"), []string{"first"})
+	p.ok("ln -s one link")
+	is.Equal(p.texts("x", "--dir link"), []string{"first"}) // one folder, whatever it is called
+}
+
+// TestServerFlagIsObeyed is for the original's fault: --server and DURABLE_STREAMS_URL were ignored.
+func TestServerFlagIsObeyed(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	elsewhere := newPlace(t)
+	url := fmt.Sprintf("http://127.0.0.1:%d", p.port())
+	elsewhere.ok("streamctl stream append -n x -m flag --server %s", url)
+	elsewhere.ok("streamctl -s=%s/ stream append -n x -m short", url)
+	elsewhere.ok("DURABLE_STREAMS_URL=%s streamctl stream append -n x -m environment", url)
+	elsewhere.ok("DURABLE_STREAMS_URL=http://127.0.0.1:1 streamctl stream append -n x -m 'the flag wins' -s %s", strings.TrimPrefix(url, "http://"))
+	is.Equal(p.texts("x"), []string{"flag", "short", "environment", "the flag wins"})
+
+	p.ok("streamctl server stop")
+	for _, command := range []string{"append -n x -m a", "get -n x", "subscribe -n x", "subscribe --all", "wait -n x", "list", "delete -n x"} {
+		r := elsewhere.run("streamctl stream %s --server %s", command, url)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "connection refused") && strings.Contains(r.stderr, "\nTry: streamctl "))
+	}
+	is.Equal(elsewhere.ok("ls -A"), "") // no folder was made and no server started
+}
+
+func TestTokenIsSent(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	var got string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Get("Authorization")
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer s.Close()
+	newPlace(t).ok("DURABLE_STREAMS_TOKEN=secret streamctl stream delete -n x -s %s", s.URL)
+	is.Equal(got, "Bearer secret")
+}
+
+func TestTakenPort(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:"+port) // what stands for 3000 here; another test may have it
+	if err == nil {
+		defer l.Close()
+	}
+	p := newPlace(t)
+	r := p.run("streamctl server start --port %s", port)
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "port "+port+" of 127.0.0.1 is taken"))
+	is.Equal(p.run("streamctl server status").code, 3)
+
+	out := p.ok("streamctl server start") // a free one instead, and said
+	is.True(strings.Contains(out, fmt.Sprintf("http://127.0.0.1:%d\n", p.port())))
+	is.True(strconv.Itoa(p.port()) != port)
+	before := p.port()
+	p.ok("streamctl server restart")
+	is.Equal(p.port(), before) // for those who know the URL
+}
+
+// TestHungServerIsStopped is for a server that holds its folder and answers nobody.
+func TestHungServerIsStopped(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; while grep State /proc/$pid/task/*/status | grep -qv T; do :; done")
+	r := p.run("streamctl server status")
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "does not answer") && strings.Contains(r.stderr, "Try: streamctl server stop"))
+	r = p.run("streamctl server stop --timeout 100ms")
+	is.Equal(r.code, 0)
+	is.True(strings.Contains(r.stderr, "was killed"))
+	is.Equal(p.run("streamctl server status").code, 3)
+	p.start()
+}
+
+// TestLockOfAnotherProgramIsNoServer: who locks the folder and is no streamd is not signalled.
+func TestLockOfAnotherProgramIsNoServer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	if _, err := exec.LookPath("flock"); err != nil {
+		t.Skip("flock is not installed")
+	}
+	p := newPlace(t)
+	p.ok("mkdir .iterate")
+	c := p.command("flock .iterate sh -c 'echo locked; exec sleep 600'")
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	is.NoErr(err)
+	r := p.run("streamctl server stop")
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "is no streamd"))
+	is.NoErr(syscall.Kill(-c.Process.Pid, 0)) // alive
+	is.NoErr(syscall.Kill(-c.Process.Pid, syscall.SIGKILL))
+	c.Wait()
+}
+
+// TestStopEndsSubscriptions is for the original's fault: an open subscription kept the server from ending.
+func TestStopEndsSubscriptions(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	subscriber := p.follow("streamctl stream subscribe -n x -o -1")
+	p.ok("streamctl stream append -n x -m a")
+	is.Equal(subscriber.texts(1), []string{"a"})
+	p.ok("streamctl server stop") // and says nothing of killing
+}
+
+func TestServerRunIsStreamd(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	c := p.command("exec streamctl server run --port 0 --dir here")
+	var log strings.Builder
+	c.Stderr = &log
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	url, err := bufio.NewReader(out).ReadString('\n')
+	is.NoErr(err)
+	p.ok("streamctl stream append -n x -m a -s %s", strings.TrimSpace(url))
+	is.Equal(strings.TrimSpace(p.ok("cat here/daemon.pid")), strconv.Itoa(c.Process.Pid)) // in the place of streamctl
+	is.NoErr(c.Process.Signal(syscall.SIGTERM))
+	is.NoErr(c.Wait())
+	is.True(strings.Contains(log.String(), "level=INFO msg=serving dir="+p.dir+"/here"))
+	is.Equal(p.ok("ls here"), "format\njournal\nstreams\n")
+}
+
+// TestAutostartWithoutStreamd is told with where it was looked for.
+func TestAutostartWithoutStreamd(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("cp %s/streamctl alone", bin)
+	r := p.run("PATH=/usr/bin:/bin ./alone stream list")
+	is.Equal(r.code, 1)
+	is.True(regexp.MustCompile(`streamd is neither beside \S+/alone nor on PATH\nTry: `).MatchString(r.stderr))
+}

@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/matryer/is"
+)
+
+// A follower is a command that goes on printing.
+type follower struct {
+	t      *testing.T
+	c      *exec.Cmd
+	out    *bufio.Reader
+	stderr bytes.Buffer
+}
+
+func (p place) follow(line string, args ...any) *follower {
+	p.t.Helper()
+	f := &follower{t: p.t, c: p.command("exec " + fmt.Sprintf(line, args...))}
+	f.c.Stderr = &f.stderr
+	out, err := f.c.StdoutPipe()
+	if err == nil {
+		err = f.c.Start()
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	f.out = bufio.NewReader(out)
+	p.t.Cleanup(func() { f.c.Process.Kill(); f.c.Wait() })
+	return f
+}
+
+// texts returns the texts of the next n events that it prints.
+func (f *follower) texts(n int) []string {
+	f.t.Helper()
+	var lines strings.Builder
+	for range n {
+		line, err := f.out.ReadString('\n')
+		if err != nil {
+			f.c.Wait()
+			f.t.Fatalf("%v after %q: %s", err, lines.String(), f.stderr.String())
+		}
+		lines.WriteString(line)
+	}
+	return texts(lines.String())
+}
+
+// TestSubscriberSurvivesRestarts: with no gap and no repeat, whatever port the next server has.
+func TestSubscriberSurvivesRestarts(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	subscriber := p.follow("streamctl stream subscribe -n x -o -1")
+	var want []string
+	for i := range 4 {
+		for j := range 3 {
+			text := fmt.Sprint(i, ".", j)
+			p.ok("streamctl stream append -n x -m %s", text)
+			want = append(want, text)
+		}
+		if i%2 == 0 {
+			p.ok("streamctl server restart --port 0")
+		} else {
+			p.ok("kill -9 $(cat .iterate/daemon.pid)")
+			p.run("streamctl stream append -n y -m 'starts the server'")
+		}
+	}
+	is.Equal(subscriber.texts(len(want)), want)
+	p.ok("streamctl stream delete -n x")
+	is.Equal(exitCodeOf(subscriber.c.Wait()), 1) // the stream is gone, and it can tell
+	is.True(strings.Contains(subscriber.stderr.String(), `"x"`))
+}
+
+func exitCodeOf(err error) int {
+	if exit, ok := err.(*exec.ExitError); ok {
+		return exit.ExitCode()
+	} else if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// TestSubscriberStartsAServerOnce: where none runs it starts one; when that is stopped it waits for the next.
+func TestSubscriberStartsAServerOnce(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	subscriber := p.follow("streamctl stream subscribe -n x -o -1")
+	p.ok("until streamctl server status > /dev/null; do :; done")
+	p.ok("streamctl stream append -n x -m a")
+	is.Equal(subscriber.texts(1), []string{"a"})
+	p.ok("streamctl server stop")
+	is.Equal(p.run("streamctl server status").code, 3) // and stays stopped
+	p.start()
+	p.ok("streamctl stream append -n x -m b")
+	is.Equal(subscriber.texts(1), []string{"b"})
+}
+
+// TestCtrlCEndsASubscriber as it ends tail -f: by the signal, without a word.
+func TestCtrlCEndsASubscriber(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	subscriber := p.follow("streamctl stream subscribe -n x -o -1")
+	p.ok("streamctl stream append -n x -m a")
+	subscriber.texts(1)
+	is.NoErr(subscriber.c.Process.Signal(syscall.SIGINT))
+	err := subscriber.c.Wait()
+	is.Equal(err.(*exec.ExitError).Sys().(syscall.WaitStatus).Signal(), syscall.SIGINT)
+	is.Equal(subscriber.stderr.String(), "")
+}
+
+// TestClosedPipeEndsAWaitingSubscriber: not only the next event tells it that nobody reads.
+func TestClosedPipeEndsAWaitingSubscriber(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("streamctl stream append -n x -m a")
+	is.Equal(texts(p.ok("streamctl stream subscribe -n x -o -1 | head -1")), []string{"a"})
+	is.Equal(p.ok("streamctl stream subscribe --all | head -c 0"), "")
+	is.Equal(p.ok("streamctl stream wait -n none | head -c 0"), "")
+}
+
+// TestLinesAreAppendedAsTheyCome: an input that pauses has nothing kept back.
+func TestLinesAreAppendedAsTheyCome(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	r, w := io.Pipe()
+	c := p.command("exec streamctl stream append -n x")
+	c.Stdin = r
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	answers := bufio.NewReader(out)
+	for i := range 3 {
+		fmt.Fprintf(w, `{"text":"%d"}`+"\n"+`{"te`, i)
+		line, err := answers.ReadString('\n')
+		is.NoErr(err)
+		is.Equal(texts(line), []string{fmt.Sprint(i)})
+		fmt.Fprintf(w, `xt":"%d again"}`+"\n", i)
+		line, err = answers.ReadString('\n')
+		is.NoErr(err)
+		is.Equal(texts(line), []string{fmt.Sprint(i, " again")})
+	}
+	w.Close()
+	is.NoErr(c.Wait())
+}
+
+// cutter is a server's double that takes every second append to the server and cuts the connection instead of answering.
+func cutter(t *testing.T, to string) string {
+	t.Helper()
+	target, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var appends atomic.Int32
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if r.Request.Method == "POST" && appends.Add(1)%2 == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: proxy}
+	done := make(chan error)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-done })
+	return "http://" + l.Addr().String()
+}
+
+// TestLostAnswersDoubleNoLine cuts the connection behind every second commit.
+func TestLostAnswersDoubleNoLine(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	through := cutter(t, fmt.Sprintf("http://127.0.0.1:%d", p.port()))
+	p.ok("seq 2500 | streamctl stream append -n x -s %s > appended", through)
+	is.Equal(p.ok("streamctl stream get -n x | cmp - appended && sed 's/.*\"data\"://; s/,.*//' appended | cmp - /dev/stdin <<E\n$(seq 2500)\nE"), "")
+	p.ok("streamctl stream append -n y -m a --key k -s %s", through)
+	p.ok("streamctl stream append -n y -m b --key l -s %s", through)
+	is.Equal(p.texts("y"), []string{"a", "b"})
+}
+
+// TestAppendGoesOnOverARestart: lines that come while there is no server wait for the next one.
+func TestAppendGoesOnOverARestart(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	r, w := io.Pipe()
+	c := p.command("exec streamctl stream append -n x")
+	c.Stdin = r
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	answers := bufio.NewReader(out)
+	var want []string
+	for i := range 3 {
+		fmt.Fprintf(w, `{"text":"%d"}`+"\n", i)
+		_, err := answers.ReadString('\n')
+		is.NoErr(err)
+		p.ok("streamctl server stop")
+		fmt.Fprintf(w, `{"text":"%d, without a server"}`+"\n", i)
+		p.start()
+		_, err = answers.ReadString('\n')
+		is.NoErr(err)
+		want = append(want, fmt.Sprint(i), fmt.Sprint(i, ", without a server"))
+	}
+	w.Close()
+	is.NoErr(c.Wait())
+	is.Equal(p.texts("x"), want)
+}
+
+// TestRefusedLineIsNamed finds the one line among many that the server does not take.
+func TestRefusedLineIsNamed(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("streamctl server start --port 0 --max-event 10")
+	r := p.run(`{ seq 600; echo '"far too long"'; seq 600; } | streamctl stream append -n x`)
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "line 601: ") && strings.Contains(r.stderr, "appended before it: 600\n"))
+	is.Equal(strings.Count(r.stdout, "\n"), 600)
+	is.Equal(p.ok("streamctl stream get -n x"), r.stdout)
+}
+
+// TestEveryConnectionIsProven: a client goes to the folder's next server, and never to another's that took its port.
+func TestEveryConnectionIsProven(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p, other := newPlace(t), newPlace(t)
+	p.start()
+	f := folder{dir: p.dir + "/.iterate", stderr: io.Discard}
+	client, err := f.client(context.Background())
+	is.NoErr(err)
+	_, err = client.List(context.Background(), streamhttp.ListOptions{})
+	is.NoErr(err)
+	had := p.port()
+	p.ok("kill -9 $(cat .iterate/daemon.pid)") // so that its files stay
+	other.ok("streamctl server start --port %d", had)
+	client.HTTP.CloseIdleConnections()
+	_, err = client.List(context.Background(), streamhttp.ListOptions{})
+	is.True(err != nil && strings.Contains(err.Error(), errOther.Error()))
+	p.start()
+	_, err = client.List(context.Background(), streamhttp.ListOptions{})
+	is.NoErr(err)
+}
+
+func TestProgressIsForTerminals(t *testing.T) {
+	is := is.New(t)
+	var b bytes.Buffer
+	show := progressLine(&b)
+	show(1000, false)
+	show(2000, true)
+	is.Equal(b.String(), "\r1000 events appended\r2000 events appended\n")
+	is.True(!isTerminal(&b))
+}
+
+func TestSizesAndAges(t *testing.T) {
+	is := is.New(t)
+	var got []string
+	for _, n := range []int64{0, 1023, 1024, 1536, 1 << 20, 1<<20 - 1, 5 << 40} {
+		got = append(got, bytesText(n))
+	}
+	is.Equal(got, []string{"0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 TiB"})
+}
+
+// TestEveryFlagIsKnown: what a command takes is in the table, and each flag is taken by one.
+func TestEveryFlagIsKnown(t *testing.T) {
+	is := is.New(t)
+	taken := []string{"help", "version", "port-fallback"}
+	for _, c := range commands {
+		for _, name := range strings.Fields(c.flags) {
+			is.True(slices.ContainsFunc(flagInfos, func(f flagInfo) bool { return f.long == name })) // in the table
+			taken = append(taken, name)
+		}
+	}
+	for _, f := range flagInfos {
+		is.True(slices.Contains(taken, f.long)) // by a command
+	}
+}
+
+func TestFlagForms(t *testing.T) {
+	is := is.New(t)
+	for _, args := range [][]string{
+		{"stream", "get", "-n", "-x", "-o", "-1", "--details"},
+		{"-n=-x", "stream", "--details=true", "get", "-offset=-1"},
+		{"--name", "-x", "--offset", "-1", "-details", "--json", "--json=false", "--", "stream", "get"},
+	} {
+		words, given, err := parseFlags(args)
+		is.NoErr(err)
+		is.Equal(words, []string{"stream", "get"})
+		is.Equal(given, map[string][]string{"name": {"-x"}, "offset": {"-1"}, "details": {"true"}})
+	}
+}
