@@ -116,7 +116,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		err = fmt.Errorf("--max-event %d: it is a number of bytes from 1 to %d", o.maxEvent, streamlib.MaxBatch)
 	}
 	if err != nil {
-		return o, usageError{fmt.Errorf("%w\nsee streamd --help", err)}
+		return o, usageError{err}
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
@@ -125,8 +125,14 @@ func parse(args []string, stdout io.Writer) (options, error) {
 // buildVersion is what the go command stamped into the binary.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
+	if !ok {
 		return "unknown"
 	}
-	return strings.Trim(info.Main.Version, "()")
+	version := strings.Trim(info.Main.Version, "()")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += "-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return version
 }

@@ -48,6 +48,9 @@ func main() {
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "streamd: %v\n", err)
 	}
+	if exitCode(err) == 2 {
+		fmt.Fprintln(os.Stderr, "Try: streamd --help")
+	}
 	os.Exit(exitCode(err))
 }
 
