@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
@@ -39,14 +40,17 @@ type file interface {
 
 // osFS is a folder of the operating system.
 type osFS struct {
-	dir     string
-	root    *os.Root // nothing that is opened through it lies outside
-	folders []folder // what reachable looks at
+	dir  string
+	root *os.Root // nothing that is opened through it lies outside
+
+	mu      sync.Mutex // guards folders
+	folders map[string]*folder
 }
 
+// folder is one that stays open: so a sync of it cannot fail for want of a descriptor, and no other gets its inode.
 type folder struct {
-	path   string
-	opened fs.FileInfo
+	*os.File
+	info fs.FileInfo
 }
 
 func openFS(dir string) (*osFS, error) {
@@ -54,7 +58,26 @@ func openFS(dir string) (*osFS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFS{dir: dir, root: root}, nil
+	return &osFS{dir: dir, root: root, folders: map[string]*folder{}}, nil
+}
+
+func (o *osFS) folder(name string) (*folder, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.folders[name]; f != nil {
+		return f, nil
+	}
+	f, err := o.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	o.folders[name] = &folder{f, info}
+	return o.folders[name], nil
 }
 
 func (o *osFS) open(path string, flag int) (file, error) {
@@ -74,7 +97,6 @@ func (o *osFS) mkdir(path string) error {
 
 func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
 func (o *osFS) remove(path string) error     { return o.root.Remove(path) }
-func (o *osFS) close() error                 { return o.root.Close() }
 
 func (o *osFS) names(dir string) ([]string, error) {
 	f, err := o.root.Open(dir)
@@ -86,11 +108,10 @@ func (o *osFS) names(dir string) ([]string, error) {
 }
 
 func (o *osFS) syncDir(dir string) error {
-	f, err := o.root.Open(dir)
+	f, err := o.folder(dir)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	return f.Sync()
 }
 
@@ -99,23 +120,30 @@ func (o *osFS) syncAll() error {
 	return nil
 }
 
-// reachable is called by one goroutine at a time.
 func (o *osFS) reachable() error {
-	for _, name := range []string{streamsDir, journalDir}[len(o.folders):] {
-		opened, err := o.root.Stat(name)
+	for _, name := range [...]string{streamsDir, journalDir} {
+		f, err := o.folder(name)
 		if err != nil {
 			return err
 		}
-		o.folders = append(o.folders, folder{filepath.Join(o.dir, name), opened})
-	}
-	for _, f := range o.folders {
-		if now, err := os.Stat(f.path); err != nil {
+		path := filepath.Join(o.dir, name)
+		if now, err := os.Stat(path); err != nil {
 			return err
-		} else if !os.SameFile(now, f.opened) {
-			return fmt.Errorf("folder %s is not the one that was opened", f.path)
+		} else if !os.SameFile(now, f.info) {
+			return fmt.Errorf("folder %s is not the one that was opened", path)
 		}
 	}
 	return nil
+}
+
+func (o *osFS) close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var err error
+	for _, f := range o.folders {
+		err = errors.Join(err, f.Close())
+	}
+	return errors.Join(err, o.root.Close())
 }
 
 type osFile struct{ *os.File }

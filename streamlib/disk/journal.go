@@ -2,10 +2,8 @@ package disk
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"strconv"
 	"strings"
 
@@ -37,9 +35,10 @@ type journal struct {
 	names     map[string]bool // the streams in it, and whether they exist after it
 
 	// What reading it says.
-	clean  bool // nothing was written behind the last frame
-	noSync bool // it was written without syncs
-	lost   bool // and the machine was started again since
+	last   int64 // where the last frame is
+	clean  bool  // nothing was written behind the last frame
+	noSync bool  // it was written without syncs
+	lost   bool  // and the machine was started again since
 }
 
 func journalPath(number uint64) string {
@@ -54,26 +53,6 @@ func journalNumber(name string) uint64 {
 		return 0
 	}
 	return n
-}
-
-// createJournal makes the file and makes its name durable.
-func createJournal(fsys fsys, number uint64) (*journal, error) {
-	j := &journal{number: number, path: journalPath(number), names: map[string]bool{}}
-	f, err := fsys.open(j.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return nil, err
-	}
-	j.file = f
-	if err = j.reach(int64(headerLen) + reserve); err == nil {
-		if err = f.sync(); err == nil {
-			err = fsys.syncDir(journalDir)
-		}
-	}
-	if err != nil {
-		f.close()
-		return nil, errors.Join(err, fsys.remove(j.path))
-	}
-	return j, nil
 }
 
 // reach makes sure that size bytes of the file exist. Where there is no room for a whole step it takes what is needed.
@@ -125,6 +104,19 @@ func (j *journal) undo() error {
 		return nil // not a byte of it was written
 	}
 	if _, err := j.file.WriteAt(make([]byte, headerLen), j.end); err != nil {
+		return err
+	}
+	return j.file.sync()
+}
+
+// secure writes the last frame again and syncs it. It may never have been durable: its sync failed, or had not ended when
+// the process did.
+func (j *journal) secure() error {
+	frame := make([]byte, j.end-j.last)
+	if _, err := j.file.ReadAt(frame, j.last); err != nil {
+		return err
+	}
+	if _, err := j.file.WriteAt(frame, j.last); err != nil {
 		return err
 	}
 	return j.file.sync()
@@ -203,6 +195,7 @@ func (j *journal) frames(use func(lines []byte, at int64) error) error {
 		if err := use(lines, j.end+int64(headerLen)); err != nil {
 			return err
 		}
+		j.last = j.end
 		j.end += int64(headerLen) + int64(len(lines))
 		j.sequence++
 	}
@@ -213,12 +206,13 @@ func (j *journal) frames(use func(lines []byte, at int64) error) error {
 		if err != nil {
 			return err
 		}
-		j.clean = j.clean && len(bytes.TrimLeft(line, "\x00")) == 0
-		i := bytes.LastIndex(line, []byte(frameHead)) // behind zeros, or what is damaged; data may look like a header but for the line's end
+		rest := bytes.TrimLeft(line, "\x00")
+		j.clean = j.clean && len(rest) == 0
+		i := bytes.LastIndex(rest, []byte(frameHead)) // behind what is damaged; data may look like a header but for the line's end
 		if i < 0 {
 			continue
 		}
-		begin += int64(i)
+		begin += int64(len(line) - len(rest) + i)
 		lines, h, err := j.frameAt(begin, size)
 		if err != nil {
 			return err

@@ -21,8 +21,9 @@ type log struct {
 	quoted []byte
 	path   string
 
-	opening sync.Once
-	err     error // of opening
+	opening  sync.Once
+	err      error // of opening
+	readOnly bool  // the file must not be written
 
 	// The committer's alone: what the log is once the open batch is applied.
 	round  uint64 // of the commit that set the rest
@@ -63,40 +64,55 @@ func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
 
 // open opens the stream's file, if it has one, and reads its last line.
 func (l *log) open(fsys fsys) (err error) {
-	if l.file, err = openAny(fsys, l.path); errors.Is(err, fs.ErrNotExist) {
-		if l.file, err = adopt(fsys, l); l.file == nil {
-			return err
+	defer func() {
+		if err != nil && l.file != nil {
+			l.file.close()
+			l.file = nil
 		}
+	}()
+	if l.file, l.readOnly, err = openAny(fsys, l.path); errors.Is(err, fs.ErrNotExist) {
+		l.file, err = adopt(fsys, l)
 	}
-	if err != nil {
+	if err != nil || l.file == nil {
 		return err
 	}
-	if err = l.readTail(); err != nil && isOlderForm(l.file) {
-		l.file.close()
-		if err = convert(fsys, l.path, l.path, l.name); err != nil {
-			return err
-		}
-		if l.file, err = openAny(fsys, l.path); err == nil {
-			err = l.readTail()
+	err = l.readTail()
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
+		if older, e := isOlderForm(l.file); e != nil {
+			return e
+		} else if older {
+			err = l.convert(fsys)
 		}
 	}
 	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
 		l.corrupt = corrupt
 		return nil
 	}
-	if err != nil && l.file != nil {
-		l.file.close()
-	}
 	return err
 }
 
-// openAny opens for reading alone what must not be written.
-func openAny(fsys fsys, path string) (file, error) {
-	f, err := fsys.open(path, os.O_RDWR)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return fsys.open(path, os.O_RDONLY)
+// convert makes the open file, which has the older form, one of lines.
+func (l *log) convert(fsys fsys) error {
+	if err := convert(fsys, l.path, l.path, l.name); err != nil {
+		return err
 	}
-	return f, err
+	f, readOnly, err := openAny(fsys, l.path)
+	if err != nil {
+		return err
+	}
+	l.file.close()
+	l.file, l.readOnly = f, readOnly
+	return l.readTail()
+}
+
+// openAny opens for reading alone what must not be written.
+func openAny(fsys fsys, path string) (f file, readOnly bool, err error) {
+	f, err = fsys.open(path, os.O_RDWR)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		f, err = fsys.open(path, os.O_RDONLY)
+		return f, true, err
+	}
+	return f, false, err
 }
 
 // readTail sets size and tail from the file's end.

@@ -80,8 +80,11 @@ func unstem(s string) (name string, hashed bool) {
 // path is where the stream's events are.
 func path(name string) string { return streamsDir + "/" + stem(name) + suffix }
 
-// rawPath is where the older form had them, "" where that is the same or cannot be a file's name.
+// rawPath is where the older form had them, "" where that is the same, cannot be a file's name, or is another stream's path.
 func rawPath(name string) string {
+	if owner, hashed := unstem(name); owner != name || hashed {
+		return ""
+	}
 	if name == stem(name) || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name)+len(suffix) > 255 {
 		return ""
 	}

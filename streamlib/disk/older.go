@@ -15,36 +15,40 @@ import (
 )
 
 // isOlderForm tells whether the file begins like {"events":[…]}, the form of the first implementation.
-func isOlderForm(f file) bool {
+func isOlderForm(f file) (bool, error) {
 	size, err := f.size()
 	if err != nil {
-		return false
+		return false, err
 	}
 	b := make([]byte, min(size, 64))
 	if _, err := f.ReadAt(b, 0); err != nil {
-		return false
+		return false, err
 	}
 	rest, ok := bytes.CutPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("{"))
-	return ok && bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(`"events"`))
+	return ok && bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(`"events"`)), nil
+}
+
+// hasOlder tells whether there is a file of the older form under the stream's raw name, and returns its path.
+func hasOlder(fsys fsys, name string) (raw string, ok bool, err error) {
+	if raw = rawPath(name); raw == "" {
+		return raw, false, nil
+	}
+	f, err := fsys.open(raw, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return raw, false, nil
+	} else if err != nil {
+		return raw, false, err
+	}
+	ok, err = isOlderForm(f)
+	return raw, ok, errors.Join(err, f.close())
 }
 
 // adopt opens the file that the first implementation kept under the stream's raw name, and gives it its own name. The file is
 // nil where there is none.
 func adopt(fsys fsys, l *log) (file, error) {
-	raw := rawPath(l.name)
-	if raw == "" {
-		return nil, nil
-	}
-	f, err := fsys.open(raw, os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
+	raw, ok, err := hasOlder(fsys, l.name)
+	if err != nil || !ok {
 		return nil, err
-	}
-	older := isOlderForm(f)
-	f.close()
-	if !older {
-		return nil, nil
 	}
 	if err := convert(fsys, raw, l.path, l.name); err != nil {
 		return nil, err

@@ -34,6 +34,10 @@ type piece struct {
 // recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine was
 // started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
+	// A journal that a former start had removed must not come back beside what this one does.
+	if err := s.fs.syncDir(journalDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	journals, plan, err := s.readJournals(repair)
 	defer func() {
 		for _, j := range journals {
@@ -50,6 +54,10 @@ func (s *Store) recover(repair bool) error {
 			return err
 		}
 		noSync, lost = noSync || j.noSync, lost || j.lost
+	}
+	// Nothing goes into a stream's file that the journal may lose again.
+	if err := journals[len(journals)-1].secure(); err != nil {
+		return err
 	}
 	for i, name := range slices.Sorted(maps.Keys(plan)) {
 		if err := s.replay(plan[name]); err != nil {

@@ -127,6 +127,7 @@ func (s *Store) prepareFolder() error {
 	err := s.checkFormat()
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = s.makeFolder(); classify(err) == streamlib.ErrUnavailable {
+			s.broken = fmt.Errorf("%w: the folder cannot be prepared: %w", streamlib.ErrUnavailable, err)
 			return nil
 		}
 	}
@@ -156,7 +157,7 @@ func (s *Store) checkFormat() error {
 
 // makeFolder writes the format last, so that where it is everything is.
 func (s *Store) makeFolder() error {
-	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)); err != nil {
+	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir), s.fs.syncDir(".")); err != nil {
 		return err
 	}
 	made := formatFile + ".new"
@@ -185,12 +186,20 @@ func classify(err error) error {
 	return nil
 }
 
-// classified is an error for what stored nothing.
+// classified lets callers tell err's kind, where it has one.
 func classified(err error) error {
 	if kind := classify(err); kind != nil {
 		return fmt.Errorf("%w: %w", kind, err)
 	}
 	return err
+}
+
+// refused is err as the error of what stored nothing.
+func refused(err error) error {
+	if classify(err) == nil {
+		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
+	}
+	return classified(err)
 }
 
 func (s *Store) Append(name string, events []streamlib.Event) error {
@@ -256,7 +265,7 @@ func (s *Store) commit(batch []*request) {
 		s.frame = frame
 	}
 	if err := s.begin(); err != nil {
-		fail(classified(err))
+		fail(refused(err))
 		return
 	}
 	if err := s.write(frame, held[0].events == nil); err != nil {
@@ -264,7 +273,6 @@ func (s *Store) commit(batch []*request) {
 		return
 	}
 	for i, r := range held {
-		s.journal.names[r.name] = r.events != nil
 		if err := s.apply(r, frame); err != nil {
 			fail(s.takeBack(held[:i+1], fmt.Errorf("%s: %w", r.log.path, err)))
 			return
@@ -273,6 +281,7 @@ func (s *Store) commit(batch []*request) {
 	s.journal.end += int64(len(frame))
 	s.journal.sequence++
 	for _, r := range held {
+		s.journal.names[r.name] = r.events != nil
 		s.publish(r)
 		r.err = nil
 	}
@@ -299,7 +308,7 @@ func (s *Store) usable() error {
 func (s *Store) prepare(r *request) error {
 	l, err := s.acquire(r.name)
 	if err != nil {
-		return classified(err)
+		return refused(err)
 	}
 	if l.round != s.round {
 		f, size, tail := l.published()
@@ -321,17 +330,18 @@ func (s *Store) check(l *log, r *request) error {
 	if l.corrupt != nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, l.corrupt)
 	}
+	if l.readOnly {
+		return fmt.Errorf("%w: %s must not be written", streamlib.ErrUnavailable, l.path)
+	}
 	gone := !l.exists && s.journalled(r.name)
 	if l.exists {
 		linked, err := l.file.linked()
 		if err != nil {
-			return classified(err)
+			return refused(err)
 		}
 		if gone = !linked; gone && !l.lost {
 			l.lost = true
-			s.mu.Lock()
-			l.refs++ // it stays what it is until the next start
-			s.mu.Unlock()
+			s.pin(l)
 		}
 	}
 	if gone {
@@ -388,10 +398,7 @@ func (s *Store) begin() error {
 	if s.journal != nil {
 		return nil
 	}
-	j, err := createJournal(s.fs, s.number+1)
-	if err != nil {
-		return fmt.Errorf("begin a journal: %w", err)
-	}
+	j := &journal{number: s.number + 1, path: journalPath(s.number + 1), names: map[string]bool{}}
 	o := opening{Journal: j.number, Previous: s.number, Frames: s.frames, Sync: "always"}
 	if s.options.NoSync {
 		o.Sync, o.Boot = "none", bootID()
@@ -399,8 +406,15 @@ func (s *Store) begin() error {
 	record, _ := json.Marshal(o)
 	frame := appendLine(make([]byte, headerLen), record[:len(record)-1])
 	j.seal(frame)
+	var err error
+	if j.file, err = s.fs.open(j.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
+		return fmt.Errorf("begin a journal: %w", err)
+	}
 	if err = j.write(frame, reserve); err == nil {
-		err = j.file.sync()
+		// The folders' own names, too: a start that made them may have ended before it came to that.
+		if err = errors.Join(j.file.sync(), s.fs.syncDir("."), s.fs.syncDir(journalDir)); err != nil {
+			s.fail(err)
+		}
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("begin a journal: %w", err), j.file.close(), s.fs.remove(j.path))
@@ -410,7 +424,7 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// write makes the frame durable. An error that is classified has stored nothing; another leaves it open.
+// write makes the frame durable. Where a sync fails the outcome is open.
 func (s *Store) write(frame []byte, deletes bool) error {
 	room := int64(reserve)
 	if deletes {
@@ -431,25 +445,46 @@ func (s *Store) write(frame []byte, deletes bool) error {
 }
 
 // takeBack undoes the frame that was written last and what of it was applied, durably, and returns the cause as the error of a
-// request that stored nothing. Where that fails, too, the outcome is open and the store fails.
+// request that stored nothing. Where that fails, too, the outcome is open and the store fails; the frame then stays, so that
+// the next start has all of it or nothing.
 func (s *Store) takeBack(applied []*request, cause error) error {
 	var err error
+	var made []*log // for this frame
 	for _, r := range applied {
 		f, size, _ := r.log.published()
 		switch {
-		case r.events == nil || f == nil:
-		case size == 0: // it was made for this frame
-			err = errors.Join(err, s.fs.remove(r.log.path))
-			s.drop(r.log)
+		case r.events == nil:
+			linked, e := f.linked()
+			if e == nil && !linked {
+				e = errors.New("the file is gone")
+			}
+			err = errors.Join(err, e)
+		case size == 0:
+			if e := s.fs.remove(r.log.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
+				err = errors.Join(err, e)
+			}
+			made = append(made, r.log)
 		default:
 			err = errors.Join(err, f.truncate(size), f.sync())
 		}
 	}
-	if err = errors.Join(err, s.journal.undo()); err != nil {
+	if len(made) > 0 {
+		err = errors.Join(err, s.fs.syncDir(streamsDir))
+	}
+	if err == nil {
+		err = s.journal.undo()
+	}
+	if err != nil {
 		s.fail(err)
+		for _, r := range applied {
+			s.pin(r.log) // readers must not come to see what the file has now
+		}
 		return fmt.Errorf("%v; taking it back: %v", cause, err)
 	}
-	return classified(cause)
+	for _, l := range made {
+		s.drop(l)
+	}
+	return refused(cause)
 }
 
 // fail ends all appending: after a failed sync nobody knows what is on the disk. The next start finds out, from the journal.
@@ -470,10 +505,6 @@ func (s *Store) apply(r *request, frame []byte) error {
 	if r.events == nil {
 		return removeStream(s.fs, r.name)
 	}
-	s.mu.Lock()
-	l.dirty = true
-	l.writes++
-	s.mu.Unlock()
 	if !l.exists {
 		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 		if err != nil {
@@ -485,19 +516,26 @@ func (s *Store) apply(r *request, frame []byte) error {
 	}
 	_, err := l.file.WriteAt(frame[r.from:r.to], l.end)
 	l.end += int64(r.to - r.from)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.dirty = true // only now: a checkpoint that synced the file before the write must not take this back
+	l.writes++
 	return err
 }
 
-// removeStream removes the stream's file, and one of the older form that was not removed when it was converted.
+// removeStream removes the stream's file, and before it one of the older form that was not removed when it was converted.
 func removeStream(fsys fsys, name string) error {
-	err := fsys.remove(path(name))
-	if raw := rawPath(name); raw != "" && (err == nil || errors.Is(err, fs.ErrNotExist)) {
-		err = fsys.remove(raw)
+	if raw, ok, err := hasOlder(fsys, name); err != nil {
+		return err
+	} else if ok {
+		if err := fsys.remove(raw); err != nil {
+			return err
+		}
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := fsys.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // publish lets readers see what r did.
@@ -542,6 +580,13 @@ func (s *Store) drop(l *log) {
 	s.forget(l)
 }
 
+// pin lets the log stay what it is until the next start.
+func (s *Store) pin(l *log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.refs++
+}
+
 func (s *Store) forget(l *log) {
 	if s.logs[l.name] == l {
 		delete(s.logs, l.name)
@@ -558,7 +603,7 @@ func (s *Store) release(l *log) {
 	if l.refs > 0 {
 		return
 	}
-	if l.file == nil || l.corrupt != nil {
+	if l.file == nil || l.corrupt != nil || l.readOnly {
 		s.forget(l) // nothing to keep, or to be looked at again
 	}
 	if s.logs[l.name] != l {
@@ -574,7 +619,10 @@ func (s *Store) release(l *log) {
 			s.mu.Unlock()
 			err := s.syncFile(old)
 			s.mu.Lock()
-			if old.refs--; err != nil {
+			if old.refs--; old.refs == 0 && s.logs[old.name] != old {
+				s.shut(old) // it was deleted in the meantime
+			}
+			if err != nil {
 				return
 			}
 			continue
@@ -706,26 +754,18 @@ func removeJournal(fsys fsys, path string) error {
 	return fsys.syncDir(journalDir)
 }
 
-// syncLog syncs the stream's file whether or not it is open.
+// syncLog syncs the stream's file where it is open: else it was synced before it was closed, or it is deleted.
 func (s *Store) syncLog(name string) error {
 	s.mu.Lock()
-	_, open := s.logs[name]
+	l := s.logs[name]
+	if l == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	l.refs++
 	s.mu.Unlock()
-	if open {
-		l, err := s.acquire(name)
-		if err != nil {
-			return err
-		}
-		defer s.release(l)
-		return s.syncFile(l)
-	}
-	f, err := s.fs.open(path(name), os.O_RDWR)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // deleted since, as a later journal says
-	} else if err != nil {
-		return err
-	}
-	return errors.Join(f.sync(), f.close())
+	defer s.release(l)
+	return s.syncFile(l)
 }
 
 func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
@@ -755,9 +795,9 @@ func (s *Store) Stat(name string) (streamlib.Info, error) {
 		return info, corrupt
 	}
 	if info.Tail > 0 {
-		first, err := firstEvent(f, info.Size)
+		first, err := firstEvent(f, info.Size, l.path)
 		if err != nil {
-			return info, l.damaged(0, err)
+			return info, err
 		}
 		info.CreatedAt = first.CreatedAt()
 	}
@@ -765,17 +805,20 @@ func (s *Store) Stat(name string) (streamlib.Info, error) {
 }
 
 // firstEvent returns the event of the file's first line, of whichever stream it is.
-func firstEvent(f file, size int64) (streamlib.Event, error) {
+func firstEvent(f file, size int64, path string) (e streamlib.Event, err error) {
 	s := scanner{f: f, size: size, chunk: 4 << 10}
 	line, err := s.next()
 	if err != nil {
-		return streamlib.Event{}, err
+		return e, err
 	}
 	record, err := unseal(line)
-	if err != nil {
-		return streamlib.Event{}, err
+	if err == nil {
+		e, err = streamlib.ParseRecord(record)
 	}
-	return streamlib.ParseRecord(record)
+	if err != nil {
+		return e, &streamlib.CorruptError{File: path, Reason: err.Error()}
+	}
+	return e, nil
 }
 
 func (s *Store) List(prefix, after string, limit int) ([]string, error) {
@@ -822,10 +865,12 @@ func (s *Store) streamName(file string) (string, error) {
 	if err != nil || size == 0 {
 		return "", err
 	}
-	e, err := firstEvent(f, size)
-	if err != nil {
-		s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", err)
+	e, err := firstEvent(f, size, streamsDir+"/"+file)
+	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
+		s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", corrupt)
 		return "", nil
+	} else if err != nil {
+		return "", err
 	}
 	return e.Stream(), nil
 }

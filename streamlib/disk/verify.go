@@ -143,7 +143,7 @@ func (s *Store) openFile(file string) (*log, file, error) {
 	}
 	l := newLog(name)
 	l.path = streamsDir + "/" + file
-	f, err := openAny(s.fs, l.path)
+	f, _, err := openAny(s.fs, l.path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -154,7 +154,9 @@ func (s *Store) openFile(file string) (*log, file, error) {
 
 // verify reads the stream's file up to where the journal goes on, and that.
 func (l *log) verify(r *replayed, sum *Summary) error {
-	if isOlderForm(l.file) {
+	if older, err := isOlderForm(l.file); err != nil {
+		return err
+	} else if older {
 		sum.Bytes += l.size
 		return rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
 	}
@@ -250,8 +252,8 @@ func (s *Store) repair(file string) error {
 		return err
 	}
 	defer f.close()
-	if isOlderForm(f) {
-		return nil // converted when it is first used
+	if older, err := isOlderForm(f); err != nil || older {
+		return err // it is converted when it is first used
 	}
 	next, end, err := l.check(l.size, streamlib.MaxOffset+1, false, new(Summary))
 	corrupt, ok := errors.AsType[*streamlib.CorruptError](err)

@@ -1,0 +1,646 @@
+package disk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+var longName = strings.Repeat("L", 230) // its file's name is a hash
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "the one history that the crash tests replay, telling what it does")
+	crashFlag = flag.Duration("crash", 0, "how long the crash tests go on, from a random seed")
+)
+
+// TestCrash runs random histories over a file system that crashes, and asks after each crash whether what is there is what
+// may be there.
+func TestCrash(t *testing.T) {
+	histories(t, 3000, func(seed uint64, trace func(string, ...any)) error {
+		return newHistory(seed, trace).run()
+	})
+}
+
+// histories calls run with one seed after the other, and with that of a failure again to tell what it does.
+func histories(t *testing.T, count uint64, run func(seed uint64, trace func(string, ...any)) error) {
+	tell := func(format string, args ...any) {
+		t.Log(strings.ReplaceAll(fmt.Sprintf(format, args...), longName, "L…"))
+	}
+	if *seedFlag != 0 {
+		if err := run(*seedFlag, tell); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	first, end := uint64(1), time.Time{}
+	if testing.Short() || raceEnabled {
+		count /= 10
+	}
+	if *crashFlag > 0 {
+		first, end = rand.Uint64N(1<<62)+1, time.Now().Add(*crashFlag)
+	}
+	n := uint64(0)
+	for ; n < count && end.IsZero() || time.Now().Before(end); n++ {
+		if err := run(first+n, func(string, ...any) {}); err != nil {
+			_ = run(first+n, tell)
+			t.Fatalf("%v\nreplay it in streamlib: go test ./disk -run '^%s$' -v -seed %d", err, t.Name(), first+n)
+		}
+	}
+	t.Logf("%d histories from seed %d", n, first)
+}
+
+// fact is one event of a stream as the test knows it.
+type fact struct {
+	append int    // which append it is of
+	data   string // what was sent
+	event  string // what came back, "" until something did
+}
+
+// state is what a stream may be.
+type state struct {
+	life  int // counts deletions
+	facts []fact
+}
+
+func (s *state) has(append int) bool {
+	return slices.ContainsFunc(s.facts, func(f fact) bool { return f.append == append })
+}
+
+func (s *state) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "life %d:", s.life)
+	for _, f := range s.facts {
+		data, _, _ := strings.Cut(f.data, `,"x"`)
+		fmt.Fprintf(&b, " %s", data)
+	}
+	return b.String()
+}
+
+// truth is what a stream may be: more than one state where the outcome of an append or a deletion is open.
+type truth struct {
+	name   string
+	states []*state
+	keyed  []sent // what may be sent again
+}
+
+// sent is an append that had a key.
+type sent struct {
+	append int
+	key    string
+	data   []string
+}
+
+// attempt is one call that may change a stream.
+type attempt struct {
+	t      *truth
+	append int
+	before []*state
+	added  []*state
+}
+
+// appends begins an append of data: from now on it may be there.
+func (t *truth) appends(append_ int, data []string) attempt {
+	a := attempt{t: t, append: append_, before: slices.Clone(t.states)}
+	for _, s := range t.states {
+		if s.has(append_) {
+			continue
+		}
+		with := &state{s.life, slices.Clone(s.facts)}
+		for _, d := range data {
+			with.facts = append(with.facts, fact{append_, d, ""})
+		}
+		a.added = append(a.added, with)
+	}
+	t.states = append(t.states, a.added...)
+	return a
+}
+
+// deletes begins a deletion.
+func (t *truth) deletes() attempt {
+	a := attempt{t: t, before: slices.Clone(t.states)}
+	life := 0
+	for _, s := range t.states {
+		life = max(life, s.life)
+	}
+	a.added = []*state{{life: life + 1}}
+	t.states = append(t.states, a.added...)
+	return a
+}
+
+// keep drops the states that are not in list or that say no.
+func (t *truth) keep(list []*state, ok func(*state) bool) {
+	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool { return !slices.Contains(list, s) || !ok(s) })
+}
+
+func always(*state) bool { return true }
+
+// refused: the attempt changed nothing.
+func (a attempt) refused() error {
+	a.t.keep(a.before, always)
+	return a.t.sane("a refusal")
+}
+
+func (a attempt) deleted() error {
+	a.t.keep(a.added, always)
+	return a.t.sane("a deletion")
+}
+
+// acknowledged: the events are where the receipt says.
+func (a attempt) acknowledged(r streamlib.Receipt) error {
+	from, life := a.added, 0
+	if r.Repeated {
+		from = a.before
+		for _, s := range from {
+			if s.has(a.append) {
+				life = max(life, s.life)
+			}
+		}
+	}
+	a.t.keep(from, func(s *state) bool {
+		first := int(r.Events[0].Offset)
+		if r.Repeated && s.life > life {
+			return true // a deletion whose outcome was open before may come yet
+		}
+		if !r.Repeated && len(s.facts) != first+len(r.Events) || first+len(r.Events) > len(s.facts) {
+			return false
+		}
+		for i, e := range r.Events {
+			f := &s.facts[first+i]
+			if f.append != a.append || f.data != string(e.Data()) || int(e.Offset) != first+i || f.event != "" && f.event != e.String() {
+				return false
+			}
+			f.event = e.String()
+		}
+		return true
+	})
+	return a.t.sane(fmt.Sprintf("the acknowledgement%s (repeated: %v)", brief(r.Events), r.Repeated))
+}
+
+func (t *truth) sane(what string) error {
+	if len(t.states) == 0 {
+		return fmt.Errorf("stream %q: %s cannot be", t.name, what)
+	}
+	return nil
+}
+
+// matches tells whether the events are the state's first ones.
+func (s *state) matches(events []streamlib.Event) bool {
+	if len(events) > len(s.facts) {
+		return false
+	}
+	for i, e := range events {
+		if f := s.facts[i]; int(e.Offset) != i || f.data != string(e.Data()) || f.event != "" && f.event != e.String() {
+			return false
+		}
+	}
+	return true
+}
+
+// served: what a reader saw must be durable, unless the stream is deleted afterwards.
+func (t *truth) served(events []streamlib.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	life, found := 0, false
+	for _, s := range t.states {
+		if s.matches(events) {
+			life, found = s.life, true
+		}
+	}
+	if !found {
+		return fmt.Errorf("stream %q: a reader was served what cannot be:%s\nit may be %v", t.name, brief(events), t.states)
+	}
+	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool { return s.life <= life && !s.matches(events) })
+	for _, s := range t.states {
+		for i, e := range events {
+			if s.life <= life {
+				s.facts[i].event = e.String()
+			}
+		}
+	}
+	return nil
+}
+
+// found: this is all of the stream, after a start.
+func (t *truth) found(events []streamlib.Event) error {
+	for _, s := range t.states {
+		if len(s.facts) == len(events) && s.matches(events) {
+			t.states = []*state{s}
+			return t.served(events)
+		}
+	}
+	return fmt.Errorf("stream %q: after the start there is%s\nthere may be %v", t.name, brief(events), t.states)
+}
+
+// history is one run of a store with its crashes. It is one goroutine's work; what happens at once happens within an operation
+// of the file system that another call waits for.
+type history struct {
+	rng     *rand.Rand
+	trace   func(string, ...any)
+	fs      *crashFS
+	options Options
+	store   *Store
+	manager *streamlib.Manager
+	streams []*truth
+	clock   time.Time
+	count   int // of appends and deletions
+	doing   string
+	nested  bool
+	crashAt int
+	faults  int              // 1 in so many operations fails, 0 is none
+	nest    float64          // how often something else happens within an operation
+	err     error            // what was found wrong within an operation
+	watch   func(op) outcome // decides instead, where not nil
+	last    error            // of the last append or deletion
+}
+
+func newHistory(seed uint64, trace func(string, ...any)) *history {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	h := &history{
+		rng:   rng,
+		trace: trace,
+		fs:    newCrashFS(rand.New(rand.NewPCG(seed, 2))),
+		clock: time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC),
+		nest:  []float64{0, 0.05, 0.3}[rng.IntN(3)],
+		options: Options{
+			JournalSize: []int64{1, 700, 3000, 1 << 20}[rng.IntN(4)],
+			MaxNames:    1 + rng.IntN(5),
+			MaxOpen:     1 + rng.IntN(4),
+		},
+	}
+	if rng.IntN(4) == 0 {
+		h.options.MaxNames, h.options.MaxOpen = 0, 0
+	}
+	for _, name := range []string{"a", "b", "A", "%41", longName, "Older", "older"} {
+		h.streams = append(h.streams, &truth{name: name, states: []*state{{}}})
+	}
+	h.fs.before = h.before
+	for _, t := range h.streams[5:] {
+		if h.rng.IntN(2) == 0 {
+			h.plant(t, h.rng.IntN(5))
+		}
+	}
+	return h
+}
+
+// plant puts a stream of n events there as the first implementation left it: under its raw name.
+func (h *history) plant(t *truth, n int) {
+	type older struct {
+		Offset        string          `json:"offset"`
+		EventStreamID string          `json:"eventStreamId"`
+		Data          json.RawMessage `json:"data"`
+		CreatedAt     time.Time       `json:"createdAt"`
+	}
+	events := make([]older, n)
+	s := t.states[0]
+	for i := range events {
+		at := h.clock.Add(time.Duration(i) * time.Millisecond)
+		data := fmt.Sprintf(`{"older":%d}`, i)
+		events[i] = older{streamlib.Offset(i).String(), t.name, json.RawMessage(data), at}
+		record, _ := streamlib.NewRecord(streamlib.Offset(i), t.name, json.RawMessage(data), at)
+		s.facts = append(s.facts, fact{-1, data, string(record) + "}"})
+	}
+	b, _ := json.MarshalIndent(map[string]any{"events": events}, "", "  ")
+	h.fs.plant(streamsDir+"/"+t.name+suffix, b)
+}
+
+// before decides what becomes of an operation, and lets something else happen first.
+func (h *history) before(o op) outcome {
+	if h.watch != nil {
+		return h.watch(o)
+	}
+	if o.n == h.crashAt {
+		e := effect(h.rng.IntN(3))
+		h.trace("    crash at %d %s %s, effect %d", o.n, o.kind, o.path, e)
+		return outcome{crash: true, effect: e}
+	}
+	if h.nest > 0 && !h.nested && h.rng.Float64() < h.nest && h.store != nil {
+		h.nested = true
+		h.within(o)
+		h.nested = false
+	}
+	if h.faults > 0 && h.rng.IntN(h.faults) == 0 {
+		errs := []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EMFILE, syscall.EROFS}
+		out := outcome{err: errs[h.rng.IntN(len(errs))], effect: effect(h.rng.IntN(3))}
+		if o.kind == "sync" || o.kind == "syncDir" {
+			out.err = syscall.EIO
+		}
+		h.trace("    %d %s %s fails: %v, effect %d", o.n, o.kind, o.path, out.err, out.effect)
+		return out
+	}
+	return outcome{}
+}
+
+// within does what another goroutine could do while the operation waits. It must not wait for what the caller holds.
+func (h *history) within(o op) {
+	journal, stream := strings.HasSuffix(o.path, journalSuffix), strings.HasSuffix(o.path, suffix)
+	manager := false // may the manager be used?
+	switch {
+	case journal && (o.kind == "write" || o.kind == "sync" || o.kind == "remove"), stream && o.kind == "write":
+		manager = true
+	case stream && (o.kind == "sync" || o.kind == "truncate"), o.path == journalDir && o.kind == "syncDir":
+	default:
+		return
+	}
+	h.trace("    within %d %s %s", o.n, o.kind, o.path)
+	switch t := h.streams[h.rng.IntN(len(h.streams))]; {
+	case h.doing == "checkpoint" && h.rng.IntN(2) == 0:
+		h.note(h.change(t))
+	case h.doing != "checkpoint" && h.doing != "close" && h.rng.IntN(2) == 0:
+		h.trace("      checkpoint: %v", h.store.checkpoint())
+	case manager && h.doing != "delete":
+		h.note(h.read(t))
+	default:
+		var events []streamlib.Event
+		var err error
+		for batch, e := range h.store.Read(t.name, 0, streamlib.MaxOffset) {
+			events, err = append(events, batch...), e
+		}
+		h.trace("      read %s: %d events, %v", t.name, len(events), err)
+		h.note(damaged(err))
+		h.note(t.served(events))
+	}
+}
+
+func (h *history) note(err error) {
+	if h.err == nil {
+		h.err = err
+	}
+}
+
+func (h *history) now() time.Time {
+	h.clock = h.clock.Add(time.Duration(h.rng.IntN(5)-1) * time.Millisecond)
+	return h.clock
+}
+
+func (h *history) run() error {
+	rounds := 1 + h.rng.IntN(4)
+	for range rounds {
+		if err := h.start(); err != nil {
+			return err
+		}
+		if h.rng.IntN(3) == 0 {
+			h.faults = []int{10, 50, 200}[h.rng.IntN(3)]
+		}
+		h.crashAt = 0
+		if h.rng.IntN(8) > 0 {
+			h.crashAt = h.fs.ops + 1 + h.rng.IntN([]int{10, 100, 400}[h.rng.IntN(3)])
+		}
+		for range 1 + h.rng.IntN(30) {
+			if err := errors.Join(h.step(), h.err); err != nil {
+				return err
+			}
+			if h.fs.down {
+				break
+			}
+		}
+		closes := !h.fs.down && h.rng.IntN(3) == 0
+		if closes {
+			h.doing = "close"
+			err := h.store.Close()
+			h.trace("close: %v", err)
+			h.doing = ""
+			if err == nil && !h.fs.down && h.faults == 0 {
+				if loose := h.fs.loose(streamsDir); len(loose) > 0 {
+					return fmt.Errorf("closed, and not durable: %v", loose)
+				}
+				if h.fs.handles > 0 {
+					return fmt.Errorf("closed, and %d files are open", h.fs.handles)
+				}
+			}
+		}
+		h.faults = 0
+		h.restart()
+	}
+	if err := h.start(); err != nil {
+		return err
+	}
+	h.crashAt, h.faults = 0, 0
+	return h.err
+}
+
+func (h *history) restart() {
+	kind := crash(h.rng.IntN(3))
+	h.trace("restart after a %v", kind)
+	h.fs.restart(kind)
+	h.store, h.manager = nil, nil
+}
+
+// start opens the store, with crashes on its way, and looks at all there is.
+func (h *history) start() error {
+	for tries := 0; ; tries++ {
+		h.crashAt, h.faults = 0, 0
+		if tries < 5 && h.rng.IntN(2) == 0 {
+			h.crashAt = h.fs.ops + 1 + h.rng.IntN(60)
+		}
+		if tries < 3 && h.rng.IntN(6) == 0 {
+			h.faults = 10
+		}
+		faulty := h.faults > 0
+		h.trace("open, crash at %d", h.crashAt)
+		store, err := openStore(h.fs, h.options)
+		h.faults = 0
+		if h.fs.down {
+			h.restart()
+			continue
+		}
+		if err != nil && faulty {
+			h.trace("open: %v", err)
+			if err := damaged(err); err != nil {
+				return err
+			}
+			if h.fs.handles > 0 {
+				return fmt.Errorf("open failed (%v), and %d files are open", err, h.fs.handles)
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
+		h.crashAt = 0
+		h.store = store
+		h.manager = streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
+		if loose := h.fs.loose(streamsDir); len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
+			return fmt.Errorf("no journal, and not durable: %v", loose)
+		}
+		return h.look()
+	}
+}
+
+// look reads everything.
+func (h *history) look() error {
+	nest := h.nest
+	h.nest = 0
+	defer func() { h.nest = nest }()
+	var names []string
+	for _, t := range h.streams {
+		events, err := readAll(h.manager.Stream(t.name))
+		if err != nil {
+			return fmt.Errorf("after the start: %w", err)
+		}
+		h.trace("found %s:%s", t.name, brief(events))
+		if err := t.found(events); err != nil {
+			return err
+		}
+		info, err := h.manager.Stream(t.name).Stat(context.Background())
+		if err != nil || int(info.Tail) != len(events) {
+			return fmt.Errorf("stat %q: %+v, %v; there are %d events", t.name, info, err, len(events))
+		}
+		if len(events) > 0 {
+			names = append(names, t.name)
+		}
+	}
+	slices.Sort(names)
+	listed, err := h.manager.List(context.Background(), "", "", 0)
+	listed = slices.DeleteFunc(listed, func(name string) bool { return strings.EqualFold(name, "older") })
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.EqualFold(name, "older") })
+	if err != nil || !slices.Equal(names, listed) {
+		return fmt.Errorf("listed are %q (%v), there are %q", listed, err, names)
+	}
+	return nil
+}
+
+func readAll(s streamlib.Stream) (events []streamlib.Event, err error) {
+	for batch, e := range s.Read(context.Background(), streamlib.Beginning, streamlib.MaxOffset) {
+		events, err = append(events, batch...), e
+	}
+	return events, err
+}
+
+// damaged returns err where it says that something is damaged: nothing is, whatever else may fail.
+func damaged(err error) error {
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
+		return err
+	}
+	return nil
+}
+
+func (h *history) step() error {
+	t := h.streams[h.rng.IntN(len(h.streams))]
+	switch h.rng.IntN(12) {
+	case 0:
+		return h.read(t)
+	case 1, 2:
+		h.doing = "checkpoint"
+		done := h.store.checkpoint()
+		h.doing = ""
+		h.trace("checkpoint: %v", done)
+		return nil
+	}
+	return h.change(t)
+}
+
+func (h *history) read(t *truth) error {
+	events, err := readAll(h.manager.Stream(t.name))
+	h.trace("read %s: %d events, %v", t.name, len(events), err)
+	if err := damaged(err); err != nil {
+		return err
+	}
+	return t.served(events)
+}
+
+// change appends to the stream or deletes it.
+func (h *history) change(t *truth) error {
+	if h.rng.IntN(8) == 0 {
+		return h.remove(t)
+	}
+	w := h.sends(1 + h.rng.IntN(4)*h.rng.IntN(2))
+	if h.rng.IntN(3) == 0 {
+		w.key = fmt.Sprint("key ", w.append)
+		t.keyed = append(t.keyed, w)
+	} else if len(t.keyed) > 0 && h.rng.IntN(4) == 0 {
+		w = t.keyed[h.rng.IntN(len(t.keyed))]
+	}
+	var ifTail *streamlib.Offset
+	if h.rng.IntN(4) == 0 {
+		at := streamlib.Offset(len(t.states[0].facts) + h.rng.IntN(2))
+		ifTail = &at
+	}
+	return h.append(t, w, ifTail)
+}
+
+// sends makes an append of n events.
+func (h *history) sends(n int) sent {
+	h.count++
+	w := sent{append: h.count}
+	for i := range n {
+		w.data = append(w.data, fmt.Sprintf(`{"n":%d,"i":%d,"x":"%s"}`, h.count, i, strings.Repeat("x", h.rng.IntN(200)*h.rng.IntN(2))))
+	}
+	return w
+}
+
+func (h *history) remove(t *truth) error {
+	doing := h.doing
+	h.doing = "delete" // which readers wait for
+	defer func() { h.doing = doing }()
+	h.trace("delete %s", t.name)
+	a := t.deletes()
+	err := h.manager.Stream(t.name).Delete(context.Background())
+	h.last = err
+	h.trace("  deleted %s: %v", t.name, err)
+	switch {
+	case err == nil:
+		t.keyed = nil
+		return a.deleted()
+	case promised(err):
+		return a.refused()
+	}
+	return damaged(err)
+}
+
+func (h *history) append(t *truth, w sent, ifTail *streamlib.Offset) error {
+	doing := h.doing
+	h.doing = "append"
+	defer func() { h.doing = doing }()
+	b := streamlib.Batch{Key: w.key, IfTail: ifTail}
+	for _, d := range w.data {
+		b.Data = append(b.Data, json.RawMessage(d))
+	}
+	h.trace("append #%d to %s: %d events, key %q", w.append, t.name, len(b.Data), b.Key)
+	a := t.appends(w.append, w.data)
+	r, err := h.manager.Stream(t.name).Append(context.Background(), b)
+	h.trace("  appended #%d to %s:%s, %v", w.append, t.name, brief(r.Events), err)
+	h.last = err
+	switch {
+	case err == nil:
+		if ifTail != nil && !r.Repeated && r.Events[0].Offset != *ifTail {
+			return fmt.Errorf("appended at %v if the tail is %v", r.Events, *ifTail)
+		}
+		return a.acknowledged(r)
+	case promised(err):
+		return a.refused()
+	}
+	return damaged(err)
+}
+
+// promised tells whether the error promises that nothing was stored.
+func promised(err error) bool {
+	_, conflict := errors.AsType[*streamlib.ConflictError](err)
+	return conflict || errors.Is(err, streamlib.ErrFull) || errors.Is(err, streamlib.ErrUnavailable) || errors.Is(err, streamlib.ErrTooLarge)
+}
+
+// brief is what a trace says of events.
+func brief(events []streamlib.Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		data, _, _ := strings.Cut(string(e.Data()), `,"x"`)
+		fmt.Fprintf(&b, " %d:%s", e.Offset, data)
+	}
+	return b.String()
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(m.Run())
+}

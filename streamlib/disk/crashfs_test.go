@@ -1,0 +1,693 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// errDown is what every operation says between a crash and the next start.
+var errDown = errors.New("the machine is down")
+
+// crashFS is a file system in memory that knows what of it is durable, and can crash at any operation.
+//
+// It promises the store as little as a disk may: a file's sync makes its data and size durable and not its name; a folder's sync
+// makes the names in it durable and not what they name. Of the rest a power cut keeps any part, in any order: of a write any of
+// its bytes, the size apart from the data, each change of a name by itself. Only a rename is whole or not at all.
+type crashFS struct {
+	// before, where not nil, is asked before each operation what becomes of it. It may call the store.
+	before func(op) outcome
+
+	mu      sync.Mutex // guards what follows
+	rng     *rand.Rand // decides what a crash keeps
+	root    *inode
+	epoch   int // counts the starts; files of a former one are closed
+	down    bool
+	ops     int
+	handles int // files open
+	room    int64
+	limited bool // room counts
+	noted   map[string]*inode
+}
+
+// op is one operation on a crashFS.
+type op struct {
+	n          int
+	kind, path string
+}
+
+// writes tells whether the operation changes something.
+func (o op) writes() bool {
+	switch o.kind {
+	case "read", "size", "linked", "names", "reachable", "open", "close":
+		return false
+	}
+	return true
+}
+
+// outcome is what becomes of an operation: nothing special where it is zero.
+type outcome struct {
+	err    error
+	effect effect // of an operation that fails
+	crash  bool
+}
+
+type effect int
+
+const (
+	without effect = iota
+	partly
+	wholly
+)
+
+// inode is a file or a folder.
+type inode struct {
+	live   content // as programs see it
+	disk   content // what a power cut leaves of it at least
+	since  []change
+	synced int64 // size at the last sync
+
+	folder  bool
+	entries map[string]*inode
+	durable map[string]*inode
+	moves   []move
+	links   int
+}
+
+// change is a write or, where data is nil, a truncation.
+type change struct {
+	at   int64
+	data []byte
+}
+
+// move is a change of a folder's entries.
+type move struct {
+	from, to string // from is "" where to is created, to is "" where from is removed
+	node     *inode
+}
+
+func newFolder() *inode {
+	return &inode{folder: true, entries: map[string]*inode{}, durable: map[string]*inode{}}
+}
+
+func newCrashFS(rng *rand.Rand) *crashFS {
+	return &crashFS{rng: rng, root: newFolder(), noted: map[string]*inode{}}
+}
+
+// content is a file's bytes in pages, nil for zeros, which are never changed once they are there.
+type content struct {
+	size  int64
+	pages [][]byte
+}
+
+const page = 4 << 10
+
+var zeros [page]byte
+
+func (c *content) clone() content { return content{c.size, slices.Clone(c.pages)} }
+
+func (c *content) truncate(size int64) {
+	c.size = size
+	if n := int((size + page - 1) / page); n < len(c.pages) {
+		c.pages = slices.Clip(c.pages[:n])
+	}
+	if rest := size % page; rest > 0 && int(size/page) < len(c.pages) && c.pages[size/page] != nil {
+		p := bytes.Clone(c.pages[size/page])
+		clear(p[rest:])
+		c.pages[size/page] = p
+	}
+}
+
+func (c *content) write(b []byte, at int64) {
+	c.size = max(c.size, at+int64(len(b)))
+	for len(b) > 0 {
+		i, from := int(at/page), at%page
+		n := min(int64(len(b)), page-from)
+		for len(c.pages) <= i {
+			c.pages = append(c.pages, nil)
+		}
+		if c.pages[i] != nil || !bytes.Equal(b[:n], zeros[:n]) {
+			p := make([]byte, page)
+			copy(p, c.pages[i])
+			copy(p[from:], b[:n])
+			c.pages[i] = p
+		}
+		b, at = b[n:], at+n
+	}
+}
+
+func (c *content) read(b []byte, at int64) (n int) {
+	for n < len(b) && at < c.size {
+		i, from := int(at/page), at%page
+		p := zeros[:]
+		if i < len(c.pages) && c.pages[i] != nil {
+			p = c.pages[i]
+		}
+		k := copy(b[n:], p[from:min(page, from+c.size-at)])
+		n, at = n+k, at+int64(k)
+	}
+	return n
+}
+
+func (c *content) bytes() []byte {
+	b := make([]byte, c.size)
+	c.read(b, 0)
+	return b
+}
+
+func (c *content) apply(ch change) {
+	if ch.data == nil {
+		c.truncate(ch.at)
+	} else {
+		c.write(ch.data, ch.at)
+	}
+}
+
+// begin counts the operation, asks what becomes of it, and holds mu when it returns. Skip tells that it has no effect.
+func (c *crashFS) begin(epoch int, kind, path string) (e effect, err error) {
+	c.mu.Lock()
+	if c.down || epoch != c.epoch {
+		return without, errDown
+	}
+	c.ops++
+	o := op{c.ops, kind, path}
+	var out outcome
+	if c.before != nil {
+		c.mu.Unlock()
+		out = c.before(o)
+		c.mu.Lock()
+		if c.down || epoch != c.epoch {
+			return without, errDown
+		}
+	}
+	if out.crash {
+		c.down = true
+		return out.effect, errDown
+	}
+	if out.err != nil {
+		return out.effect, out.err
+	}
+	return wholly, nil
+}
+
+// crash is what happens to what was not durable when the machine, or only the process, ends.
+type crash int
+
+const (
+	kill  crash = iota // the process: all that was written is there, durable or not
+	cold               // the process, and what was clean in the page cache is read from the disk again
+	power              // the machine
+)
+
+func (k crash) String() string { return [...]string{"kill", "kill, cold cache", "power cut"}[k] }
+
+// restart crashes what is running and lets the next start see what is left.
+func (c *crashFS) restart(k crash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epoch++
+	c.down, c.handles, c.noted = false, 0, map[string]*inode{}
+	seen := map[*inode]bool{}
+	switch k {
+	case cold:
+		c.walk(func(_ string, n *inode) {
+			n.live = n.disk.clone()
+			for _, ch := range n.since {
+				n.live.apply(ch)
+			}
+		})
+	case power:
+		c.root.cut(c.rng, c.rng.IntN(3), seen)
+	}
+}
+
+// cut leaves of what was not durable nothing, any part, or all.
+func (n *inode) cut(rng *rand.Rand, keep int, seen map[*inode]bool) {
+	if seen[n] {
+		return
+	}
+	seen[n] = true
+	if !n.folder {
+		for _, ch := range n.since {
+			n.disk.land(rng, ch, keep)
+		}
+		if len(n.since) > 0 && keep == 1 { // the size by itself
+			lo, hi := n.disk.size, max(n.disk.size, n.live.size)
+			for _, ch := range n.since {
+				if ch.data == nil {
+					lo = min(lo, ch.at)
+				}
+			}
+			durable := n.synced
+			switch rng.IntN(4) {
+			case 0:
+				n.disk.truncate(max(lo, min(durable, n.disk.size)))
+			case 1:
+				n.disk.size = hi
+			case 2:
+				if at := max(min(lo, durable), 0); hi > at {
+					n.disk.truncate(at + rng.Int64N(hi-at+1))
+				}
+			}
+		}
+		n.since = nil
+		n.live = n.disk.clone()
+		return
+	}
+	for _, m := range n.moves {
+		if keep == 0 || keep == 1 && rng.IntN(2) == 0 {
+			continue
+		}
+		m.apply(n.durable)
+	}
+	n.moves, n.entries = nil, maps.Clone(n.durable)
+	for _, name := range slices.Sorted(maps.Keys(n.entries)) {
+		n.entries[name].links = 0
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.entries)) {
+		n.entries[name].links++
+		n.entries[name].cut(rng, keep, seen)
+	}
+}
+
+// land puts a part of the change onto the disk.
+func (c *content) land(rng *rand.Rand, ch change, keep int) {
+	if keep == 0 {
+		return
+	}
+	if keep == 2 || ch.data == nil {
+		if keep == 2 || rng.IntN(2) == 0 {
+			c.apply(ch)
+		}
+		return
+	}
+	size := c.size
+	switch b := ch.data; rng.IntN(6) {
+	case 0: // nothing
+	case 1:
+		c.apply(ch)
+	case 2: // the beginning
+		c.write(b[:rng.IntN(len(b)+1)], ch.at)
+	case 3: // the end
+		i := rng.IntN(len(b) + 1)
+		c.write(b[i:], ch.at+int64(i))
+	case 4: // some sectors
+		for at := ch.at; at < ch.at+int64(len(b)); {
+			next := min((at/512+1)*512, ch.at+int64(len(b)))
+			if rng.IntN(2) == 0 {
+				c.write(b[at-ch.at:next-ch.at], at)
+			}
+			at = next
+		}
+	case 5: // some runs of bytes
+		for i := 0; i < len(b); {
+			n := min(1+rng.IntN(1+len(b)/4), len(b)-i)
+			if rng.IntN(2) == 0 {
+				c.write(b[i:i+n], ch.at+int64(i))
+			}
+			i += n
+		}
+	}
+	c.size = max(c.size, size)
+}
+
+func (m move) apply(entries map[string]*inode) {
+	if m.from != "" {
+		delete(entries, m.from)
+	}
+	if m.to != "" {
+		entries[m.to] = m.node
+	}
+}
+
+// walk visits the files that have a name.
+func (c *crashFS) walk(visit func(path string, n *inode)) {
+	for _, folder := range slices.Sorted(maps.Keys(c.root.entries)) {
+		n := c.root.entries[folder]
+		if !n.folder {
+			visit(folder, n)
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(n.entries)) {
+			visit(folder+"/"+name, n.entries[name])
+		}
+	}
+}
+
+// loose returns what is not durable in the folder: names, and files with bytes that were not synced.
+func (c *crashFS) loose(folder string) (paths []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dir := c.root.entries[folder]
+	if dir == nil {
+		return nil
+	}
+	for _, m := range dir.moves {
+		paths = append(paths, folder+"/"+m.from+" -> "+m.to)
+	}
+	for _, name := range slices.Sorted(maps.Keys(dir.entries)) {
+		if len(dir.entries[name].since) > 0 {
+			paths = append(paths, folder+"/"+name)
+		}
+	}
+	return paths
+}
+
+// plant puts a file there, durably, as if it had been there for long.
+func (c *crashFS) plant(path string, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if folder, _, ok := strings.Cut(path, "/"); ok && c.root.entries[folder] == nil {
+		n := newFolder()
+		c.root.entries[folder], c.root.durable[folder] = n, n
+	}
+	dir, base, _ := c.find(path)
+	n := &inode{links: 1}
+	n.live.write(b, 0)
+	n.disk, n.synced = n.live.clone(), n.live.size
+	dir.entries[base], dir.durable[base] = n, n
+}
+
+// contents returns the file as programs see it, nil where there is none.
+func (c *crashFS) contents(path string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, _, n := c.find(path); n != nil {
+		return n.live.bytes()
+	}
+	return nil
+}
+
+// find returns the folder, which is nil where there is none, the name in it, and what has that name.
+func (c *crashFS) find(path string) (dir *inode, base string, n *inode) {
+	dir, base = c.root, path
+	if name, rest, ok := strings.Cut(path, "/"); ok {
+		if dir = c.root.entries[name]; dir == nil || !dir.folder {
+			return nil, "", nil
+		}
+		base = rest
+	}
+	if path == "." {
+		return nil, "", c.root
+	}
+	return dir, base, dir.entries[base]
+}
+
+func (c *crashFS) now() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.epoch
+}
+
+func pathError(kind, path string, err error) error {
+	return &fs.PathError{Op: kind, Path: path, Err: err}
+}
+
+func (c *crashFS) open(path string, flag int) (file, error) {
+	kind := "open"
+	if flag&os.O_CREATE != 0 {
+		kind = "create"
+	}
+	e, err := c.begin(c.now(), kind, path)
+	defer c.mu.Unlock()
+	if err != nil && e == without {
+		return nil, pathError(kind, path, err)
+	}
+	dir, base, n := c.find(path)
+	switch {
+	case path == "" || dir == nil || n == nil && flag&os.O_CREATE == 0:
+		return nil, pathError(kind, path, fs.ErrNotExist)
+	case n != nil && n.folder:
+		return nil, pathError(kind, path, errors.New("is a directory"))
+	case n == nil:
+		if n = (&inode{links: 1}); flag&os.O_RDWR == 0 {
+			return nil, pathError(kind, path, fs.ErrPermission)
+		}
+		dir.entries[base] = n
+		dir.moves = append(dir.moves, move{to: base, node: n})
+	case flag&os.O_TRUNC != 0:
+		n.change(change{at: 0})
+	}
+	if err != nil {
+		return nil, pathError(kind, path, err)
+	}
+	c.handles++
+	return &crashFile{c: c, n: n, epoch: c.epoch, path: path, writable: flag&os.O_RDWR != 0}, nil
+}
+
+func (n *inode) change(ch change) {
+	n.live.apply(ch)
+	n.since = append(n.since, ch)
+}
+
+func (c *crashFS) mkdir(path string) error {
+	e, err := c.begin(c.now(), "mkdir", path)
+	defer c.mu.Unlock()
+	if err != nil && e == without {
+		return pathError("mkdir", path, err)
+	}
+	if c.root.entries[path] == nil {
+		n := newFolder()
+		c.root.entries[path] = n
+		c.root.moves = append(c.root.moves, move{to: path, node: n})
+	}
+	return err
+}
+
+func (c *crashFS) rename(from, to string) error {
+	e, err := c.begin(c.now(), "rename", from)
+	defer c.mu.Unlock()
+	if err != nil && e == without {
+		return pathError("rename", from, err)
+	}
+	dir, base, n := c.find(from)
+	toDir, toBase, old := c.find(to)
+	if n == nil || dir != toDir {
+		return pathError("rename", from, fs.ErrNotExist)
+	}
+	if old != nil {
+		old.links--
+	}
+	m := move{base, toBase, n}
+	m.apply(dir.entries)
+	dir.moves = append(dir.moves, m)
+	return err
+}
+
+func (c *crashFS) remove(path string) error {
+	e, err := c.begin(c.now(), "remove", path)
+	defer c.mu.Unlock()
+	if err != nil && e == without {
+		return pathError("remove", path, err)
+	}
+	dir, base, n := c.find(path)
+	if path == "" || n == nil {
+		return pathError("remove", path, fs.ErrNotExist)
+	}
+	n.links--
+	m := move{from: base}
+	m.apply(dir.entries)
+	dir.moves = append(dir.moves, m)
+	return err
+}
+
+func (c *crashFS) names(path string) ([]string, error) {
+	_, err := c.begin(c.now(), "names", path)
+	defer c.mu.Unlock()
+	if err != nil {
+		return nil, pathError("names", path, err)
+	}
+	dir := c.root.entries[path]
+	if path == "." {
+		dir = c.root
+	}
+	if dir == nil || !dir.folder {
+		return nil, pathError("names", path, fs.ErrNotExist)
+	}
+	names := slices.Sorted(maps.Keys(dir.entries))
+	c.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	return names, nil
+}
+
+func (c *crashFS) syncDir(path string) error {
+	e, err := c.begin(c.now(), "syncDir", path)
+	defer c.mu.Unlock()
+	_, _, dir := c.find(path)
+	if dir == nil || !dir.folder {
+		return pathError("syncDir", path, errors.Join(err, fs.ErrNotExist))
+	}
+	if e == wholly {
+		dir.settle()
+	}
+	if err != nil {
+		return pathError("syncDir", path, err)
+	}
+	return nil
+}
+
+// settle makes what is written to the file, or the folder's entries, durable.
+func (n *inode) settle() {
+	if n.folder {
+		n.durable, n.moves = maps.Clone(n.entries), nil
+		return
+	}
+	for _, ch := range n.since {
+		n.disk.apply(ch)
+	}
+	n.since, n.synced = nil, n.disk.size
+}
+
+func (c *crashFS) syncAll() error {
+	_, err := c.begin(c.now(), "syncAll", "")
+	defer c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.root.settle()
+	for _, n := range c.root.entries {
+		n.settle()
+	}
+	c.walk(func(_ string, n *inode) { n.settle() })
+	return nil
+}
+
+func (c *crashFS) reachable() error {
+	_, err := c.begin(c.now(), "reachable", "")
+	defer c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{streamsDir, journalDir} {
+		n := c.root.entries[name]
+		if n == nil {
+			return pathError("stat", name, fs.ErrNotExist)
+		}
+		if then, ok := c.noted[name]; ok && then != n {
+			return pathError("stat", name, errors.New("not the one that was opened"))
+		}
+		c.noted[name] = n
+	}
+	return nil
+}
+
+func (c *crashFS) close() error { return nil }
+
+// crashFile is an open file of a crashFS.
+type crashFile struct {
+	c        *crashFS
+	n        *inode
+	epoch    int
+	path     string
+	writable bool
+	closed   bool
+}
+
+func (f *crashFile) begin(kind string) (effect, error) {
+	e, err := f.c.begin(f.epoch, kind, f.path)
+	if err == nil && f.closed {
+		e, err = without, fs.ErrClosed
+	}
+	if err != nil {
+		err = pathError(kind, f.path, err)
+	}
+	return e, err
+}
+
+func (f *crashFile) ReadAt(b []byte, at int64) (int, error) {
+	_, err := f.begin("read")
+	defer f.c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	n := f.n.live.read(b, at)
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *crashFile) WriteAt(b []byte, at int64) (int, error) {
+	e, err := f.begin("write")
+	defer f.c.mu.Unlock()
+	if !f.writable {
+		e, err = without, pathError("write", f.path, syscall.EBADF)
+	}
+	n := len(b)
+	switch e {
+	case without:
+		return 0, err
+	case partly:
+		n = f.c.rng.IntN(n + 1)
+	}
+	if f.c.limited {
+		if more := at + int64(n) - f.n.live.size; more > f.c.room {
+			n = int(max(0, int64(n)-(more-f.c.room)))
+			err = pathError("write", f.path, syscall.ENOSPC)
+		}
+	}
+	if n > 0 {
+		before := f.n.live.size
+		f.n.change(change{at, bytes.Clone(b[:n])})
+		f.c.room -= f.n.live.size - before
+	}
+	return n, err
+}
+
+func (f *crashFile) size() (int64, error) {
+	_, err := f.begin("size")
+	defer f.c.mu.Unlock()
+	return f.n.live.size, err
+}
+
+func (f *crashFile) truncate(size int64) error {
+	e, err := f.begin("truncate")
+	defer f.c.mu.Unlock()
+	if !f.writable {
+		return pathError("truncate", f.path, syscall.EINVAL)
+	}
+	if e == wholly {
+		f.c.room += f.n.live.size - size
+		f.n.change(change{at: size})
+	}
+	return err
+}
+
+// sync that fails leaves the pages clean, as Linux does: what did not reach the disk is not written by the next one.
+func (f *crashFile) sync() error {
+	e, err := f.begin("sync")
+	defer f.c.mu.Unlock()
+	switch {
+	case e == wholly:
+		f.n.settle()
+	case err != nil && !errors.Is(err, errDown):
+		for _, ch := range f.n.since {
+			f.n.disk.land(f.c.rng, ch, int(e))
+		}
+		f.n.since, f.n.synced = nil, f.n.disk.size
+	}
+	return err
+}
+
+func (f *crashFile) linked() (bool, error) {
+	_, err := f.begin("linked")
+	defer f.c.mu.Unlock()
+	return f.n.links > 0, err
+}
+
+func (f *crashFile) close() error {
+	_, err := f.begin("close")
+	defer f.c.mu.Unlock()
+	if !f.closed && f.epoch == f.c.epoch {
+		f.closed = true
+		f.c.handles--
+	}
+	return err
+}
