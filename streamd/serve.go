@@ -37,6 +37,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // serve is flags → storage → manager → routes → listener.
 func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (err error) {
+	ip, err := address(o)
+	if err != nil {
+		return err
+	}
 	storage, err := openStorage(o, log)
 	if errors.Is(err, disk.ErrLocked) {
 		return taken(ctx, o.dir)
@@ -45,7 +49,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	}
 	defer func() { err = cmp.Or(err, storage.Close()) }()
 
-	listeners, url, err := listen(ctx, o)
+	listeners, url, err := listen(ctx, ip, o.port, o.portFallback)
 	if err != nil {
 		return err
 	}
@@ -112,26 +116,31 @@ type locked struct {
 
 func (s locked) Close() error { return errors.Join(s.Storage.Close(), s.lock.Close()) }
 
-// listen returns a listener on the host, and where that does not take connections to 127.0.0.1 one there too, on the same
-// port.
-func listen(ctx context.Context, o options) (listeners []net.Listener, url string, err error) {
+// address returns what --host stands for, unless that wants a word more.
+func address(o options) (*net.IPAddr, error) {
 	host := cmp.Or(o.host, "0.0.0.0")
 	ip, err := net.ResolveIPAddr("ip", host)
 	if err != nil {
-		return nil, "", fmt.Errorf("--host %q: %w", o.host, err)
+		return nil, fmt.Errorf("--host %q: %w", host, err)
 	}
 	if !ip.IP.IsLoopback() && !o.insecure {
-		return nil, "", usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it can read, "+
+		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it can read, "+
 			"write and delete; if that is meant, add --insecure-no-auth", host)}
 	}
+	return ip, nil
+}
+
+// listen returns a listener on ip, and where that does not take connections to 127.0.0.1 one there too, on the same port.
+// Where the port is taken, it is another one if fallback says so.
+func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (listeners []net.Listener, url string, err error) {
 	var lc net.ListenConfig
-	port := strconv.Itoa(o.port)
+	port := strconv.Itoa(number)
 	first, err := lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), port))
-	if errors.Is(err, syscall.EADDRINUSE) && o.portFallback {
+	if errors.Is(err, syscall.EADDRINUSE) && fallback {
 		first, err = lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), "0"))
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, "", fmt.Errorf("port %s of %s is taken by another program; choose one with --port, or a free one with --port 0", port, host)
+		return nil, "", fmt.Errorf("port %s of %s is taken by another program; choose one with --port, or a free one with --port 0", port, ip)
 	} else if err != nil {
 		return nil, "", err
 	}

@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/iterate/durable-streams/streamlib/disk"
+	"github.com/matryer/is"
+)
+
+// inProcess runs streamd in a goroutine and returns when it listens. End is what a signal does; it returns run's error and the log.
+func inProcess(t *testing.T, dir string, args ...string) (url string, end func() (string, error)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	r, w := io.Pipe()
+	var log bytes.Buffer // read when run has returned
+	done := make(chan error, 1)
+	go func() {
+		done <- run(ctx, append([]string{"--port", "0", "--dir", dir}, args...), w, &log)
+		w.Close()
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	end = sync.OnceValues(func() (string, error) {
+		cancel()
+		err := <-done
+		return log.String(), err
+	})
+	t.Cleanup(func() { end() })
+	if err != nil {
+		_, err := end()
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line), end
+}
+
+func exitStatus(err error) int {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	} else if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// TestManyStartsOnOneFolder: one gets it, the others end with its pid, URL and folder.
+func TestManyStartsOnOneFolder(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	url, _ := inProcess(t, dir)
+	path := streamdBinary(t)
+	const starts = 50
+	var said [starts]string
+	var wg sync.WaitGroup
+	for i := range starts {
+		wg.Go(func() {
+			out, err := exec.Command(path, "--dir", dir, "--port", "0").CombinedOutput()
+			said[i] = fmt.Sprintf("%d %s", exitStatus(err), out)
+		})
+	}
+	wg.Wait()
+	want := fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid %d at %s\n", disk.ErrLocked, dir, os.Getpid(), url)
+	for _, said := range said {
+		is.Equal(said, want)
+	}
+}
+
+// TestStartsAtOnce is the same race from the beginning: nobody has the folder yet.
+func TestStartsAtOnce(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	path := streamdBinary(t)
+	const starts = 50
+	ended := make(chan string, starts)
+	won := make(chan *exec.Cmd, starts)
+	for range starts {
+		c := exec.Command(path, "--dir", dir, "--port", "0")
+		var log bytes.Buffer
+		c.Stderr = &log
+		out, err := c.StdoutPipe()
+		is.NoErr(err)
+		is.NoErr(c.Start())
+		go func() {
+			if _, err := bufio.NewReader(out).ReadString('\n'); err == nil {
+				won <- c
+				return
+			}
+			ended <- fmt.Sprintf("%d %s", exitStatus(c.Wait()), &log)
+		}()
+	}
+	for range starts - 1 {
+		is.True(strings.HasPrefix(<-ended, fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid ", disk.ErrLocked, dir)))
+	}
+	winner := <-won
+	is.Equal(readFile(t, dir, pidFile), fmt.Sprintln(winner.Process.Pid))
+	is.NoErr(winner.Process.Signal(syscall.SIGTERM))
+	is.NoErr(winner.Wait())
+}
+
+func readFile(t *testing.T, dir, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTakenPort(t *testing.T) {
+	is := is.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	dir := t.TempDir()
+	err = run(t.Context(), []string{"--dir", dir, "--port", port}, io.Discard, io.Discard)
+	is.True(strings.HasPrefix(err.Error(), "port "+port+" of 127.0.0.1 is taken"))
+	is.Equal(exitCode(err), 1)
+	url, end := inProcess(t, dir, "--port", port, "--port-fallback") // and the folder is free again
+	is.True(!strings.HasSuffix(url, ":"+port))
+	_, err = end()
+	is.NoErr(err)
+}
+
+// TestEndLeavesNothing: subscriptions end, the files go, the folder is free.
+func TestEndLeavesNothing(t *testing.T) {
+	for _, storage := range []string{"fs", "memory"} {
+		t.Run(storage, func(t *testing.T) {
+			is := is.New(t)
+			dir := filepath.Join(t.TempDir(), "made", "by", "streamd")
+			url, end := inProcess(t, dir, "--storage", storage)
+			info, err := os.Stat(dir)
+			is.NoErr(err)
+			is.Equal(info.Mode().Perm(), os.FileMode(0o700))
+			is.Equal(readFile(t, dir, pidFile), fmt.Sprintln(os.Getpid()))
+			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, portFile)))
+			_, err = disk.Lock(dir)
+			is.True(errors.Is(err, disk.ErrLocked)) // memory has the folder, too
+
+			subscription, err := http.Get(url + "/streams/x")
+			is.NoErr(err)
+			defer subscription.Body.Close()
+			_, err = end()
+			is.NoErr(err)
+			_, err = io.ReadAll(subscription.Body)
+			is.NoErr(err) // ended, and not cut off
+			for _, name := range []string{pidFile, portFile} {
+				_, err := os.Stat(filepath.Join(dir, name))
+				is.True(errors.Is(err, os.ErrNotExist))
+			}
+			lock, err := disk.Lock(dir)
+			is.NoErr(err)
+			lock.Close()
+		})
+	}
+}
+
+// TestEndLeavesOthersFiles: the folder was replaced, and the new one has a server of its own.
+func TestEndLeavesOthersFiles(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	_, end := inProcess(t, dir)
+	is.NoErr(writeNumber(dir, pidFile, 1))
+	_, err := end()
+	is.NoErr(err)
+	is.Equal(readFile(t, dir, pidFile), "1\n")
+	readFile(t, dir, portFile)
+}
+
+// TestSignals: the first ends it cleanly, finishing what has begun; the second at once.
+func TestSignals(t *testing.T) {
+	is := is.New(t)
+	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGINT}, {syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}} {
+		server := start(t, t.TempDir())
+		conn, err := net.Dial("tcp", strings.TrimPrefix(server.url, "http://"))
+		is.NoErr(err)
+		answers := bufio.NewReader(conn)
+		// The request has begun: the server asks for the body.
+		fmt.Fprintf(conn, "POST /streams/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+		line, err := answers.ReadString('\n')
+		is.NoErr(err)
+		is.Equal(line, "HTTP/1.1 100 Continue\r\n")
+		server.signal(signals[0])
+		for { // until it takes no connections
+			other, err := net.Dial("tcp", conn.RemoteAddr().String())
+			if err != nil {
+				break
+			}
+			other.Close()
+		}
+		if len(signals) == 2 {
+			server.signal(signals[1])
+			err := server.wait()
+			is.Equal(err.(*exec.ExitError).Sys().(syscall.WaitStatus).Signal(), signals[1])
+		} else {
+			fmt.Fprint(conn, `{"data":1}`)
+			answers.ReadString('\n') // the end of "100 Continue"
+			line, err := answers.ReadString('\n')
+			is.NoErr(err)
+			is.True(strings.HasPrefix(line, "HTTP/1.1 ")) // answered, not cut off
+			is.NoErr(server.wait())
+		}
+		conn.Close()
+	}
+}
+
+// TestStartIsSaid: where, what, and each choice that the default promises do not cover.
+func TestStartIsSaid(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	url, end := inProcess(t, dir)
+	log, err := end()
+	is.NoErr(err)
+	is.True(strings.Contains(log, "msg=serving dir="+dir+" url="+url+" storage=fs sync=always pid="+strconv.Itoa(os.Getpid())))
+	is.True(!strings.Contains(log, "WARN"))
+
+	url, end = inProcess(t, t.TempDir(), "--sync", "none", "--host", "0.0.0.0", "--insecure-no-auth")
+	is.True(strings.HasPrefix(url, "http://127.0.0.1:"))
+	log, _ = end()
+	is.True(strings.Contains(log, "level=WARN") && strings.Contains(log, "--sync none") && strings.Contains(log, "--insecure-no-auth"))
+
+	_, end = inProcess(t, t.TempDir(), "--storage", "memory")
+	log, _ = end()
+	is.True(strings.Contains(log, "--storage memory"))
+}
+
+// TestOtherLoopbackHost: 127.0.0.1 is served as well, for streamctl.
+func TestOtherLoopbackHost(t *testing.T) {
+	is := is.New(t)
+	url, _ := inProcess(t, t.TempDir(), "--host", "127.0.0.2")
+	is.True(strings.HasPrefix(url, "http://127.0.0.2:"))
+	for _, url := range []string{url, strings.Replace(url, "127.0.0.2", "127.0.0.1", 1)} {
+		resp, err := http.Get(url + "/healthz")
+		is.NoErr(err)
+		resp.Body.Close()
+		is.Equal(resp.StatusCode, 200)
+	}
+}
+
+// TestLogEscapes: what clients send can make no line of the log and no colour on a terminal.
+func TestLogEscapes(t *testing.T) {
+	is := is.New(t)
+	url, end := inProcess(t, t.TempDir(), "--factory", "agent")
+	resp, err := http.Post(url+"/streams/x", "application/json", strings.NewReader(`{"data":{"_type":"agent:\u001b[31m\nlevel=INFO msg=forged"}}`))
+	is.NoErr(err)
+	resp.Body.Close()
+	is.Equal(resp.StatusCode, 201)
+	log, err := end()
+	is.NoErr(err)
+	is.True(strings.Contains(log, `type="agent:\x1b[31m\nlevel=INFO msg=forged"`))
+}
+
+func TestFlags(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		code int
+		says string // its error or its output
+	}{
+		{"--help", 0, "Usage: streamd [flags]"},
+		{"-h", 0, "Usage: streamd [flags]"},
+		{"--version", 0, "streamd "},
+		{"--prot 1", 2, "-prot"},
+		{"verfy", 2, `"verfy"`},
+		{"--port 65536", 2, `--port "65536"`},
+		{"--port 80a", 2, `--port "80a"`},
+		{"--port -1", 2, `--port "-1"`},
+		{"--storage tape", 2, "it is fs or memory"},
+		{"--sync often", 2, "it is always or none"},
+		{"--factory x", 2, "it is plain, validated or agent"},
+		{"--max-event 0", 2, "from 1 to 8388608"},
+		{"--max-event 8388609", 2, "from 1 to 8388608"},
+		{"--dir=", 2, "--dir is empty"},
+		{"--port 0 --host 0.0.0.0", 2, "add --insecure-no-auth"},
+		{"--port 0 --host ::", 2, "add --insecure-no-auth"},
+		{"--port 0 --host=", 2, "add --insecure-no-auth"},
+		{"--port 0 --host 192.0.2.1 --insecure-no-auth", 1, "192.0.2.1"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			is := is.New(t)
+			var out bytes.Buffer
+			args := strings.Fields(c.args)
+			if !strings.Contains(c.args, "--dir") && strings.Contains(c.args, "--host") {
+				args = append(args, "--dir", t.TempDir())
+			}
+			err := run(t.Context(), args, &out, io.Discard)
+			is.Equal(exitCode(err), c.code)
+			is.True(strings.Contains(fmt.Sprint(out.String(), err), c.says))
+		})
+	}
+}
+
+// TestUsageIsTheManual: what --help prints stands in the command's documentation, flag by flag.
+func TestUsageIsTheManual(t *testing.T) {
+	is := is.New(t)
+	manual, err := os.ReadFile("main.go")
+	is.NoErr(err)
+	for line := range strings.Lines(usage) {
+		if flag := strings.Fields(line); len(flag) > 0 && strings.HasPrefix(flag[0], "--") {
+			is.True(strings.Contains(string(manual), "//	"+strings.TrimSuffix(line, "\n"))) // the same line
+		}
+	}
+}
