@@ -147,8 +147,7 @@ func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (lis
 	listeners = []net.Listener{first}
 	_, port, _ = net.SplitHostPort(first.Addr().String())
 	local := net.JoinHostPort("127.0.0.1", port)
-	switch {
-	case ip.IP.IsUnspecified(), ip.IP.Equal(net.IPv4(127, 0, 0, 1)):
+	if ip.IP.IsUnspecified() || ip.IP.Equal(net.IPv4(127, 0, 0, 1)) {
 		return listeners, "http://" + local, nil
 	}
 	second, err := lc.Listen(ctx, "tcp", local)
