@@ -22,7 +22,7 @@ import (
 var (
 	update = flag.Bool("update", false, "write what the commands print into testdata")
 	bin    string // the folder with both programs
-	port   string // what this streamd takes for 3000
+	port   string // what this streamd takes for 3000; it is taken
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +37,13 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(bin)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer l.Close()
+	_, port, _ = net.SplitHostPort(l.Addr().String())
 	if err := build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -44,14 +51,8 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// build builds both programs, streamd with a default port of its own, so that no test meets what uses 3000.
+// build builds both programs, streamd with a default port that is taken, so that no test depends on who uses 3000.
 func build() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	l.Close()
 	for _, program := range []string{"streamctl", "streamd"} {
 		args := []string{"build", "-ldflags", "-X main.defaultPort=" + port, "-o", filepath.Join(bin, program)}
 		if raceEnabled {

@@ -133,6 +133,9 @@ func TestTakenPort(t *testing.T) {
 	is.True(!strings.HasSuffix(url, ":"+port))
 	_, err = end()
 	is.NoErr(err)
+	l.Close()
+	url, _ = inProcess(t, dir, "--port", port, "--port-fallback")
+	is.True(strings.HasSuffix(url, ":"+port))
 }
 
 // TestEndLeavesNothing: subscriptions end, the files go, the folder is free.
