@@ -25,6 +25,8 @@ type span struct {
 	count int
 }
 
+func (s span) end() Offset { return s.first + Offset(s.count) }
+
 func (k *keys) add(key string, first Offset, count int) {
 	k.at[key] = span{first, count}
 	k.order = append(k.order, key)
@@ -33,7 +35,7 @@ func (k *keys) add(key string, first Offset, count int) {
 // forget drops what is out of the window.
 func (k *keys) forget(tail Offset) {
 	for len(k.order) > 0 {
-		if s := k.at[k.order[0]]; s.first+Offset(s.count) > tail-keyEvents {
+		if s := k.at[k.order[0]]; s.end() > tail-keyEvents {
 			return
 		}
 		delete(k.at, k.order[0])
@@ -59,7 +61,7 @@ func (s *core) claim(ctx context.Context, a *appending) (events []Event, release
 		case used.count == 0:
 			return nil, func() { s.unclaim(a.key) }, nil
 		}
-		_, err = s.read(ctx, used.first, used.first+Offset(used.count), life, func(batch []Event, _ error) bool {
+		_, err = s.read(ctx, used.first, used.end(), life, func(batch []Event, _ error) bool {
 			events = append(events, batch...)
 			return true
 		})
@@ -122,12 +124,15 @@ func (s *core) loadKeys() (*keys, error) {
 		key string
 		span
 	}
-	var found []keyed // in order
+	var found []keyed // in order; the first one may reach further back than low
 	low, bytes := s.tail, 0
+	window := Offset(-1) // where it begins, once that is known
 	for step := Offset(64); low > 0; {
-		whole := len(found) == 0 || found[0].first > low // the oldest batch found does not reach further back
-		if whole && (low <= s.tail-keyEvents || bytes >= keyBytes) {
-			break
+		if window < 0 && (low <= s.tail-keyEvents || bytes >= keyBytes) {
+			window, step = low, 1
+		}
+		if window >= 0 && (len(found) == 0 || found[0].first > low || found[0].end() <= window) {
+			break // what reaches into the window is whole
 		}
 		var part []keyed
 		size, from := 0, max(0, low-step)
@@ -138,7 +143,7 @@ func (s *core) loadKeys() (*keys, error) {
 			for _, e := range events {
 				size += len(e.record)
 				if key := e.Key(); key == "" {
-				} else if n := len(part); n > 0 && part[n-1].key == key && part[n-1].first+Offset(part[n-1].count) == e.Offset {
+				} else if n := len(part); n > 0 && part[n-1].key == key && part[n-1].end() == e.Offset {
 					part[n-1].count++
 				} else {
 					part = append(part, keyed{key, span{e.Offset, 1}})
@@ -149,10 +154,10 @@ func (s *core) loadKeys() (*keys, error) {
 			}
 		}
 		if size > keyBytes && step > 1 { // too much at once: a shorter step
-			step /= 4
+			step = max(1, step/4)
 			continue
 		}
-		if p, f := len(part)-1, found; p >= 0 && len(f) > 0 && part[p].key == f[0].key && part[p].first+Offset(part[p].count) == f[0].first {
+		if p, f := len(part)-1, found; p >= 0 && len(f) > 0 && part[p].key == f[0].key && part[p].end() == f[0].first {
 			part[p].count += f[0].count // a batch across the steps
 			found = f[1:]
 		}
@@ -161,7 +166,9 @@ func (s *core) loadKeys() (*keys, error) {
 	}
 	k := &keys{at: map[string]span{}}
 	for _, f := range found {
-		k.add(f.key, f.first, f.count)
+		if f.end() > window {
+			k.add(f.key, f.first, f.count)
+		}
 	}
 	return k, nil
 }
