@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,7 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 			}
 		}
 		for _, data := range b.Data {
+			data := slices.Clone(data) // for a hook that is not waited for, when the caller has it back
 			for _, h := range s.hooks.Before {
 				err := s.run(ctx, func(ctx context.Context) error { return h.Run(ctx, s.Name(), data) })
 				if err != nil && ctx.Err() != nil {
