@@ -57,7 +57,8 @@ func (m *Manager) List(ctx context.Context, prefix, after string, limit int) ([]
 }
 
 // Subscribe yields what is appended from now on to the streams whose names begin with prefix, each stream's events in
-// order; streams made later are among them. A reader that falls too far behind gets an error, never a gap.
+// order; streams made later are among them. A reader that falls more than 64 MiB behind gets an error, never a gap. What is
+// returned is to be ranged over, once.
 func (m *Manager) Subscribe(ctx context.Context, prefix string) iter.Seq2[[]Event, error] {
 	r := m.feed.join() // now, not when the iteration begins
 	return func(yield func([]Event, error) bool) {
@@ -210,6 +211,7 @@ func (f *feed) join() *reader {
 func (f *feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r.at = nil
 	if delete(f.readers, r); len(f.readers) == 0 {
 		f.last = nil
 	}
