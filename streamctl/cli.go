@@ -49,6 +49,13 @@ var flagInfos = []flagInfo{
 	{"allow-host", "", "NAME", "answer requests for this host name too; may be repeated"},
 	{"insecure-no-auth", "", "", "allow a --host that other machines reach"},
 	{"port-fallback", "", "", "where the port is taken, listen on a free one"},
+	{"conns", "", "N", "connections to append over (16)"},
+	{"streams", "", "N", "streams to append to (1)"},
+	{"size", "", "BYTES", "of an event's data (200)"},
+	{"batch", "", "N", "events a request (1)"},
+	{"rate", "", "N", "events a second, 0 for as many as are acknowledged (0)"},
+	{"subscribers", "", "N", "subscribers to the streams, in turn (0)"},
+	{"duration", "", "TIME", "how long to measure, such as 10s or 1m (10s)"},
 	{"help", "h", "", "print this"},
 	{"version", "", "", "print the version"},
 }

@@ -90,5 +90,20 @@ Ends the folder's server and starts it again, with the flags that it had except 
 			manual: `
 Prints the server's pid, URL, version, folder, log file and uptime; or "Not running", and exits with status 3.`,
 		},
+		{
+			name: "bench", usage: "[--conns N] [--streams N] [--subscribers N] [--duration 10s]", does: "measure a server under load",
+			flags: "conns streams size batch rate subscribers duration json server dir", run: benchServer,
+			manual: `
+Appends as fast as the server acknowledges, or at a given rate, over connections with one request at a time each. Prints the
+rate and the times: of an append from its request to the answer, of a delivery from that request to the read at a subscriber.
+Subscribers check that they get each acknowledged event, once and in order; where they do not, or where a request fails, the
+exit status is 1.
+
+The streams are new ones, named bench-…, and are deleted at the end, also after Ctrl-C, which ends it early. The first tenth
+of the time, at most a second, does not count. On the server's own machine this program takes its share of that.
+
+  streamctl bench --conns 64 --streams 64
+  streamctl bench --conns 1 --rate 100 --subscribers 1000`,
+		},
 	}
 }

@@ -9,6 +9,7 @@
 //	streamctl stream list                               print the streams' names
 //	streamctl stream delete -n NAME                     delete a stream
 //	streamctl server run|start|stop|restart|status      the server of this folder
+//	streamctl bench                                     measure a server under load
 //
 // Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand before
 // and after the command's words.
