@@ -1,0 +1,33 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/iterate/durable-streams/streamctl/internal/bench"
+)
+
+// redis appends one event a request with XADD, in Redis's protocol (RESP 2).
+type redis struct{}
+
+func (redis) Request(b []byte, stream string, events []byte) []byte {
+	data := bytes.TrimSuffix(events, []byte("\n"))
+	return fmt.Appendf(b, "*5\r\n$4\r\nXADD\r\n$%d\r\n%s\r\n$1\r\n*\r\n$4\r\ndata\r\n$%d\r\n%s\r\n", len(stream), stream, len(data), data)
+}
+
+// Answer returns 0: Redis's ids are no offsets.
+func (redis) Answer(r *bufio.Reader) (first int64, err error) {
+	line, err := r.ReadString('\n') // $LENGTH, then the id
+	if err != nil {
+		return 0, err
+	}
+	if !strings.HasPrefix(line, "$") {
+		return 0, &bench.RefusedError{Text: strings.TrimSpace(line)}
+	}
+	_, err = r.ReadSlice('\n')
+	return 0, err
+}
