@@ -42,7 +42,7 @@ type Load struct {
 	Duration    time.Duration // after it; 0 is until Events are sent
 	Events      int           // at most so many, rounded up to a whole batch; 0 is no limit
 	Keep        bool          // the streams, when done
-	Patience    time.Duration // for answers, and for what subscribers lack, when the time is over; 0 is 10 s
+	Patience    time.Duration // for an answer, or anything of what subscribers lack, when the time is over; 0 is 10 s
 
 	Progress func(Progress) // where not nil, called twice a second
 	Settled  func()         // where not nil, called when subscribers have what they get and are still connected
@@ -101,9 +101,11 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 	// Connections outlive ctx by what it takes to see the end of what is under way.
 	live, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
+	answers, giveUp := context.WithCancel(live)
+	defer giveUp()
 	conns := make([]*conn, l.Conns)
 	for i := range conns {
-		if conns[i], err = r.http.dial(live); err != nil {
+		if conns[i], err = r.http.dial(answers); err != nil {
 			return result, err
 		}
 	}
@@ -121,7 +123,7 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 		sending, stop = context.WithTimeout(ctx, l.Warmup+l.Duration)
 		defer stop()
 	}
-	defer context.AfterFunc(sending, func() { time.AfterFunc(r.Patience, hangUp) })()
+	defer context.AfterFunc(sending, func() { time.AfterFunc(r.Patience, giveUp) })()
 	r.base = time.Now()
 	var readers, appenders, reporter sync.WaitGroup
 	for _, s := range subscriptions {
@@ -133,12 +135,12 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 		})
 	}
 	for i, c := range conns {
-		appenders.Go(func() { r.append(sending, live, i, c) })
+		appenders.Go(func() { r.append(sending, answers, i, c) })
 	}
 	done := make(chan struct{})
 	reporter.Go(func() { r.report(done) })
 	appenders.Wait()
-	r.settle(subscriptions)
+	r.settle(ctx, subscriptions)
 	close(done)
 	reporter.Wait()
 	if l.Settled != nil {
@@ -180,7 +182,7 @@ func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 }
 
 // append sends requests over c, and when that breaks over another, until sending is done or all events are sent.
-func (r *run) append(sending, live context.Context, i int, c *conn) {
+func (r *run) append(sending, answers context.Context, i int, c *conn) {
 	event := stampMark + strings.Repeat("0", stampLen) + `,"pad":"` + strings.Repeat("x", r.Size-MinSize) + "\"}\n"
 	events := bytes.Repeat([]byte(event), r.Batch)
 	var request []byte
@@ -211,7 +213,7 @@ func (r *run) append(sending, live context.Context, i int, c *conn) {
 		}
 		if !alive {
 			c.Close()
-			if c, err = r.http.dial(live); err != nil {
+			if c, err = r.http.dial(answers); err != nil {
 				r.fail(err)
 				return
 			}
@@ -243,8 +245,9 @@ func (r *run) deliver(line []byte) {
 	}
 }
 
-// settle returns when the subscriptions have what was acknowledged, or when it does not come.
-func (r *run) settle(subscriptions []*subscription) {
+// settle returns when the subscriptions have what was acknowledged, or when nothing comes for a while; when ctx is done, after
+// that while at the latest.
+func (r *run) settle(ctx context.Context, subscriptions []*subscription) {
 	lacking := func() (n int64) {
 		for i, s := range subscriptions {
 			n += max(r.tails[i%r.Streams].Load()-s.next.Load(), 0)
@@ -253,7 +256,7 @@ func (r *run) settle(subscriptions []*subscription) {
 	}
 	since, least := time.Now(), lacking()
 	for n := least; n > 0 && time.Since(since) < r.Patience; n = lacking() {
-		if n < least {
+		if n < least && ctx.Err() == nil {
 			since, least = time.Now(), n
 		}
 		time.Sleep(time.Millisecond)
