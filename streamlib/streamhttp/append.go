@@ -114,10 +114,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error)
 	if r.ContentLength > int64(limit+room) {
 		return nil, tooLarge()
 	}
-	c := http.NewResponseController(w)
-	if c.SetReadDeadline(time.Now().Add(bodyTime)) == nil {
-		defer c.SetReadDeadline(time.Time{})
-	}
 	reader := http.MaxBytesReader(w, r.Body, int64(limit+room))
 	size := r.ContentLength + 1 // for the end to be seen
 	if size == 0 {
@@ -129,6 +125,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error)
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
+			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // see serve
 			return body, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, &Error{http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive in %v", bodyTime)}

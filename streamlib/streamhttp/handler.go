@@ -87,6 +87,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength != 0 { // the deadline is for who reads the body: readBody, or net/http where there is an error before
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	}
 	if !h.allowed(r.Host) {
 		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
 	}

@@ -121,10 +121,9 @@ type frames struct {
 	ctx  context.Context // the request's
 	stop func() bool     // the interruption of a write that hangs
 
-	mu      sync.Mutex // held while writing; guards what follows
-	beat    *time.Timer
-	written time.Time
-	closed  bool
+	mu     sync.Mutex // held while writing; guards what follows
+	beat   *time.Timer
+	closed bool
 }
 
 // openFrames sends the header and the opening at once.
@@ -133,10 +132,10 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames 
 	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) })
 	w.Header()["Content-Type"] = sseType
 	w.Header().Set("X-Accel-Buffering", "no")
-	_ = f.write([]byte(opening))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beat = time.AfterFunc(pingAfter, f.ping)
+	_ = f.writeLocked([]byte(opening)) // where this fails, so does what follows
 	return f
 }
 
@@ -151,21 +150,15 @@ func (f *frames) close() {
 	}
 }
 
-// ping is the timer's. It is not reset by each write, which would cost more than to look again here.
+// ping is the timer's.
 func (f *frames) ping() {
-	f.mu.Lock()
+	if !f.mu.TryLock() {
+		return // there is no silence
+	}
 	defer f.mu.Unlock()
-	if f.closed {
-		return
+	if !f.closed {
+		_ = f.writeLocked([]byte(ping))
 	}
-	left := pingAfter - time.Since(f.written)
-	if left <= 0 {
-		left = pingAfter
-		if f.writeLocked([]byte(ping)) != nil {
-			return
-		}
-	}
-	f.beat.Reset(left)
 }
 
 func (f *frames) write(b []byte) error {
@@ -175,14 +168,16 @@ func (f *frames) write(b []byte) error {
 }
 
 func (f *frames) writeLocked(b []byte) error {
-	f.written = time.Now()
-	_ = f.c.SetWriteDeadline(f.written.Add(writeTime))
-	err := f.ctx.Err()
-	if err == nil {
-		_, err = f.w.Write(b)
+	_ = f.c.SetWriteDeadline(time.Now().Add(writeTime))
+	if err := f.ctx.Err(); err != nil {
+		return err
 	}
+	_, err := f.w.Write(b)
 	if err == nil {
 		err = f.c.Flush()
+	}
+	if err == nil {
+		f.beat.Reset(pingAfter) // behind the flush, for a ping that came in its way is not made up for
 	}
 	return err
 }

@@ -1,0 +1,395 @@
+package streamhttp_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/matryer/is"
+)
+
+// sse is a raw subscription.
+type sse struct {
+	t    testing.TB
+	resp *http.Response
+	r    *bufio.Reader
+}
+
+func subscribe(t testing.TB, c *streamhttp.Client, path string, headers ...string) *sse {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", c.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := httpClient(c).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != 200 {
+		t.Fatalf("%s: %s", path, resp.Status)
+	}
+	return &sse{t, resp, bufio.NewReader(resp.Body)}
+}
+
+func httpClient(c *streamhttp.Client) *http.Client {
+	if c.HTTP != nil {
+		return c.HTTP
+	}
+	return http.DefaultClient
+}
+
+// block reads up to the next blank line; times are cut out.
+func (s *sse) block() string {
+	s.t.Helper()
+	var block strings.Builder
+	for {
+		line, err := s.r.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("after %q: %v", block.String(), err)
+		}
+		if line == "\n" {
+			return times.ReplaceAllString(block.String(), "TIME")
+		}
+		block.WriteString(line)
+	}
+}
+
+func frame(o int, data string) string { return fmt.Sprintf("id: %016d\ndata: %s\n", o, event(o, data)) }
+
+func add(t testing.TB, s streamlib.Stream, data ...string) []streamlib.Event {
+	t.Helper()
+	receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return receipt.Events
+}
+
+func TestSubscription(t *testing.T) {
+	for _, test := range []struct {
+		query, lastEventID string
+		opening            string // id
+		frames             []string
+	}{
+		{"", "", "0000000000000002", nil},
+		{"?offset=now", "", "0000000000000002", nil},
+		{"?offset=-1", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?offset=0", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?offset=2", "", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?offset=3", "", "0000000000000002", nil},
+		{"?last=1", "", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?last=7", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"", "1", "0000000000000001", []string{frame(2, abc[2])}},
+		{"", "0000000000000002", "0000000000000002", nil},
+		{"", "-1", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?offset=0", "1", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?last=3", "1", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?last-event-id=1&offset=0", "", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?last-event-id=0", "1", "0000000000000001", []string{frame(2, abc[2])}},
+		{"?offset=0&type=a", "", "-1", []string{frame(0, abc[0]), frame(2, abc[2])}},
+		{"?offset=0&type=b", "", "-1", []string{frame(1, abc[1]), "id: 0000000000000002\n"}},
+		{"?offset=0&type=b&type=a", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?last=1&type=b", "", "0000000000000000", []string{frame(1, abc[1]), "id: 0000000000000002\n"}},
+	} {
+		t.Run(test.query+" "+test.lastEventID, func(t *testing.T) {
+			is := is.New(t)
+			client, m := serve(t, streamhttp.Config{})
+			add(t, m.Stream("s"), abc...)
+			var headers []string
+			if test.lastEventID != "" {
+				headers = []string{"Last-Event-ID: " + test.lastEventID}
+			}
+			s := subscribe(t, client, "/streams/s"+test.query, headers...)
+			is.Equal(s.resp.Header.Get("Content-Type"), "text/event-stream")
+			is.Equal(s.resp.Header.Get("Cache-Control"), "no-cache")
+			is.Equal(s.resp.Header.Get("X-Accel-Buffering"), "no")
+			is.Equal(s.block(), "retry: 1000\nid: "+test.opening+"\n")
+			for _, want := range test.frames {
+				is.Equal(s.block(), want)
+			}
+			add(t, m.Stream("s"), `{"type":"b","text":"\r\n\ndata: x"}`)
+			live := frame(3, `{"type":"b","text":"\r\n\ndata: x"}`)
+			if strings.HasSuffix(test.query, "offset=0&type=a") {
+				live = "id: 0000000000000003\n"
+			}
+			is.Equal(s.block(), live)
+		})
+	}
+}
+
+func TestSubscriptionBeyondTheTailResumesByItsOpening(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	s := subscribe(t, client, "/streams/s?offset=2")
+	is.Equal(s.block(), "retry: 1000\nid: 0000000000000001\n")
+	s.resp.Body.Close()
+	s = subscribe(t, client, "/streams/s?offset=2", "Last-Event-ID: 0000000000000001") // what a browser does
+	s.block()
+	add(t, m.Stream("s"), "0", "1", "2")
+	is.Equal(s.block(), frame(2, "2"))
+}
+
+func TestSubscribingMakesNothing(t *testing.T) {
+	is := is.New(t)
+	client, _ := serve(t, streamhttp.Config{})
+	is.Equal(subscribe(t, client, "/streams/none").block(), "retry: 1000\nid: -1\n")
+	is.Equal(ask(t, client, "GET /streams", nil).body, `{"streams":[]}`+"\n")
+}
+
+func TestDeletionEndsSubscriptions(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), "0")
+	s := subscribe(t, client, "/streams/s")
+	s.block()
+	is.Equal(ask(t, client, "DELETE /streams/s", nil).status, 204)
+	is.Equal(s.block(), ": deleted\n")
+	_, err := s.r.ReadByte()
+	is.Equal(err, io.EOF)
+}
+
+func TestAllStreamsOnOneConnection(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("a"), "0")
+	all := subscribe(t, client, "/streams", "Accept: text/event-stream")
+	some := subscribe(t, client, "/streams?prefix=b&type=x", "Accept: text/event-stream")
+	is.Equal(all.block(), "retry: 1000\n")
+	is.Equal(some.block(), "retry: 1000\n")
+	add(t, m.Stream("a"), "1")
+	add(t, m.Stream("b"), "0")
+	add(t, m.Stream("b/c"), `{"type":"x"}`)
+	named := func(name string, o int, data string) string {
+		return "data: " + strings.Replace(event(o, data), `"s"`, `"`+name+`"`, 1) + "\n"
+	}
+	is.Equal(all.block(), named("a", 1, "1"))
+	is.Equal(all.block(), named("b", 0, "0"))
+	is.Equal(all.block(), named("b/c", 0, `{"type":"x"}`))
+	is.Equal(some.block(), named("b/c", 0, `{"type":"x"}`))
+}
+
+func TestLongPollAnswersAtTheFirstEvent(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	got := make(chan reply)
+	go func() { got <- ask(t, client, "GET /streams/s/events?offset=now&wait=1m&type=b", nil) }()
+	for {
+		add(t, m.Stream("s"), `{"type":"a"}`)
+		add(t, m.Stream("s"), `{"type":"b"}`)
+		select {
+		case r := <-got:
+			is.Equal(r.status, 200)
+			is.True(strings.Contains(r.body, `"data":{"type":"b"}`))
+			is.True(!strings.Contains(r.body, `"data":{"type":"a"}`))
+			return
+		default:
+		}
+	}
+}
+
+// bubble runs a test in a synctest bubble: a handler of a fresh memory behind in-memory connections.
+func bubble(t *testing.T, test func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		server := streamhttp.NewServer(ctx, streamhttp.NewHandler(m, streamhttp.Config{}), nil)
+		var served sync.WaitGroup
+		served.Go(func() { _ = server.Serve(l) })
+		connect := func() net.Conn {
+			near, far := net.Pipe()
+			l.conns <- far
+			return near
+		}
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return connect(), nil }}
+		test(t, &streamhttp.Client{URL: "http://localhost", HTTP: &http.Client{Transport: transport}}, m, connect)
+		cancel()
+		transport.CloseIdleConnections()
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		served.Wait()
+	})
+}
+
+// pipes is a listener of in-memory connections.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return pipe{c}, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error   { close(p.closed); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+type pipe struct{ net.Conn }
+
+func (pipe) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+func TestSilenceIsBrokenByPings(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		start := time.Now()
+		s := subscribe(t, client, "/streams/s")
+		defer s.resp.Body.Close()
+		s.block()
+		is.Equal(s.block(), ": ping\n")
+		is.Equal(time.Since(start), 15*time.Second)
+		time.Sleep(10 * time.Second)
+		add(t, m.Stream("s"), "0")
+		is.Equal(s.block(), frame(0, "0"))
+		is.Equal(s.block(), ": ping\n") // 15 s after the event, and not after the ping
+		is.Equal(time.Since(start), 40*time.Second)
+		is.Equal(s.block(), ": ping\n")
+		is.Equal(time.Since(start), 55*time.Second)
+	})
+}
+
+func TestClientThatTakesNothingIsCutOff(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn) {
+		is := is.New(t)
+		conn := connect()
+		fmt.Fprintf(conn, "GET /streams/s HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		r := bufio.NewReader(conn)
+		for line := ""; line != "id: -1\n"; {
+			var err error
+			line, err = r.ReadString('\n')
+			is.NoErr(err)
+		}
+		_, err := r.ReadString('\n')
+		is.NoErr(err)
+		_, err = io.ReadFull(r, make([]byte, 2)) // the end of the chunk
+		is.NoErr(err)
+		start := time.Now()
+		add(t, m.Stream("s"), "0")
+		time.Sleep(writeTime + time.Second)
+		synctest.Wait()
+		rest, err := io.ReadAll(r)
+		is.NoErr(err)
+		is.Equal(string(rest), "") // nothing was taken, so nothing of it came
+		is.Equal(time.Since(start), writeTime+time.Second)
+	})
+}
+
+const writeTime = 30 * time.Second
+
+func TestSlowBodiesEnd(t *testing.T) {
+	for _, test := range []struct {
+		headers string
+		status  int
+	}{
+		{"Content-Length: 1000", http.StatusRequestTimeout},
+		{"Content-Length: 1000\r\nContent-Type: text/plain", http.StatusUnsupportedMediaType}, // net/http reads what we don't
+	} {
+		bubble(t, func(t *testing.T, _ *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn) {
+			is := is.New(t)
+			conn := connect()
+			start := time.Now()
+			fmt.Fprintf(conn, "POST /streams/s HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", test.headers)
+			var wait sync.WaitGroup
+			wait.Go(func() {
+				for err := error(nil); err == nil; time.Sleep(time.Second) { // a byte a second
+					_, err = conn.Write([]byte("{"))
+				}
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			is.NoErr(err)
+			is.Equal(resp.StatusCode, test.status)
+			is.Equal(time.Since(start), time.Minute)
+			conn.Close()
+			wait.Wait()
+		})
+	}
+}
+
+func TestLongPollEndsEmpty(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		start := time.Now()
+		for events, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{Wait: 20 * time.Second}) {
+			t.Error(events, err)
+		}
+		is.Equal(time.Since(start), 20*time.Second)
+		client.HTTP.CloseIdleConnections()
+	})
+}
+
+func TestSubscriptionsOutliveTheTimesForAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []streamlib.Event
+		var end error
+		var wait sync.WaitGroup
+		reconnected := false
+		wait.Go(func() {
+			for events, err := range client.Stream("s").Follow(ctx, streamhttp.Follow{Reconnecting: func(error) { reconnected = true }}) {
+				got, end = append(got, events...), err
+			}
+		})
+		time.Sleep(24 * time.Hour)
+		add(t, m.Stream("s"), "0")
+		synctest.Wait()
+		is.Equal(len(got), 1)
+		is.True(!reconnected)
+		cancel()
+		wait.Wait()
+		is.True(errors.Is(end, context.Canceled))
+	})
+}
+
+func TestShutdownEndsSubscriptionsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn) {
+		is := is.New(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		server := streamhttp.NewServer(ctx, streamhttp.NewHandler(m, streamhttp.Config{}), nil)
+		var served sync.WaitGroup
+		served.Go(func() { _ = server.Serve(l) })
+		var conns []net.Conn
+		for _, path := range []string{"/streams/s", "/streams/s", "/streams"} {
+			near, far := net.Pipe()
+			l.conns <- far
+			fmt.Fprintf(near, "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n", path)
+			resp, err := http.ReadResponse(bufio.NewReader(near), nil)
+			is.NoErr(err)
+			is.Equal(resp.StatusCode, 200)
+			conns = append(conns, near)
+		}
+		start := time.Now()
+		add(t, m.Stream("s"), "0") // which nobody takes: the writes hang
+		synctest.Wait()
+		cancel()
+		is.NoErr(server.Shutdown(context.Background()))
+		is.True(time.Since(start) <= 2*time.Second)
+		served.Wait()
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
