@@ -34,6 +34,7 @@ func TestCrash(t *testing.T) {
 
 // histories calls run with one seed after the other, and with that of a failure again to tell what it does.
 func histories(t *testing.T, count uint64, run func(seed uint64, trace func(string, ...any)) error) {
+	smallJournals(t)
 	tell := func(format string, args ...any) {
 		t.Log(strings.ReplaceAll(fmt.Sprintf(format, args...), longName, "L…"))
 	}
@@ -58,6 +59,13 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 		}
 	}
 	t.Logf("%d histories from seed %d", n, first)
+}
+
+// smallJournals lets journals take little memory.
+func smallJournals(t *testing.T) {
+	was := growth
+	growth = 2 * reserve
+	t.Cleanup(func() { growth = was })
 }
 
 // fact is one event of a stream as the test knows it.
@@ -262,6 +270,7 @@ type history struct {
 	nest    float64          // how often something else happens within an operation
 	err     error            // what was found wrong within an operation
 	watch   func(op) outcome // decides instead, where not nil
+	after   func() error     // each step of a script
 	last    error            // of the last append or deletion
 }
 
@@ -387,7 +396,7 @@ func (h *history) now() time.Time {
 func (h *history) run() error {
 	rounds := 1 + h.rng.IntN(4)
 	for range rounds {
-		if err := h.start(); err != nil {
+		if err := h.start(false); err != nil {
 			return err
 		}
 		if h.rng.IntN(3) == 0 {
@@ -412,7 +421,7 @@ func (h *history) run() error {
 			h.trace("close: %v", err)
 			h.doing = ""
 			if err == nil && !h.fs.down && h.faults == 0 {
-				if loose := h.fs.loose(streamsDir); len(loose) > 0 {
+				if loose := h.fs.loose(); len(loose) > 0 {
 					return fmt.Errorf("closed, and not durable: %v", loose)
 				}
 				if h.fs.handles > 0 {
@@ -423,10 +432,9 @@ func (h *history) run() error {
 		h.faults = 0
 		h.restart()
 	}
-	if err := h.start(); err != nil {
+	if err := h.start(true); err != nil {
 		return err
 	}
-	h.crashAt, h.faults = 0, 0
 	return h.err
 }
 
@@ -437,8 +445,8 @@ func (h *history) restart() {
 	h.store, h.manager = nil, nil
 }
 
-// start opens the store, with crashes on its way, and looks at all there is.
-func (h *history) start() error {
+// start opens the store, with crashes on its way, and looks at all there is; not always unless it is the last time.
+func (h *history) start(last bool) error {
 	for tries := 0; ; tries++ {
 		h.crashAt, h.faults = 0, 0
 		if tries < 5 && h.rng.IntN(2) == 0 {
@@ -471,8 +479,11 @@ func (h *history) start() error {
 		h.crashAt = 0
 		h.store = store
 		h.manager = streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
-		if loose := h.fs.loose(streamsDir); len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
+		if loose := h.fs.loose(); len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
 			return fmt.Errorf("no journal, and not durable: %v", loose)
+		}
+		if !last && h.rng.IntN(3) == 0 {
+			return nil // so that streams are opened, and older ones converted, while crashes come
 		}
 		return h.look()
 	}

@@ -342,22 +342,15 @@ func (c *crashFS) walk(visit func(path string, n *inode)) {
 	}
 }
 
-// loose returns what is not durable in the folder: names, and files with bytes that were not synced.
-func (c *crashFS) loose(folder string) (paths []string) {
+// loose returns the streams' files with bytes that were not synced.
+func (c *crashFS) loose() (paths []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	dir := c.root.entries[folder]
-	if dir == nil {
-		return nil
-	}
-	for _, m := range dir.moves {
-		paths = append(paths, folder+"/"+m.from+" -> "+m.to)
-	}
-	for _, name := range slices.Sorted(maps.Keys(dir.entries)) {
-		if len(dir.entries[name].since) > 0 {
-			paths = append(paths, folder+"/"+name)
+	c.walk(func(path string, n *inode) {
+		if strings.HasSuffix(path, suffix) && len(n.since) > 0 {
+			paths = append(paths, path)
 		}
-	}
+	})
 	return paths
 }
 

@@ -20,9 +20,12 @@ const (
 	frameLen  = `","length":"`
 	headerLen = len(frameHead) + 16 + len(frameSeq) + 16 + len(frameLen) + 16 + sealLen + 1
 	maxFrame  = 128 << 20
-	growth    = 256 << 10 // what a journal is extended by, written with zeros so that a later sync need not write where the file's blocks are
-	reserve   = 4 << 10   // what appends leave of it, for deletions on a full disk
+	reserve   = 4 << 10 // what appends leave of it, for deletions on a full disk
 )
+
+// growth is what a journal is extended by, written with zeros so that a later sync need not write where the file's blocks are. Tests
+// make it small.
+var growth int64 = 256 << 10
 
 // journal is one file of frames. All but names is the committer's alone while it is the current one.
 type journal struct {

@@ -104,8 +104,12 @@ func convert(fsys fsys, from, to, name string) (err error) {
 // rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are kept,
 // but one that is before its predecessor's, as a clock that was set back leaves it, becomes that.
 func rewrite(out io.Writer, in io.Reader, from, name string) error {
-	d := json.NewDecoder(in)
+	r := &failing{r: in}
+	d := json.NewDecoder(r)
 	damaged := func(format string, args ...any) error {
+		if r.err != nil {
+			return r.err
+		}
 		return &streamlib.CorruptError{File: from, Offset: d.InputOffset(), Reason: fmt.Sprintf(format, args...)}
 	}
 	for _, want := range []json.Token{json.Delim('{'), "events", json.Delim('[')} {
@@ -145,4 +149,18 @@ func rewrite(out io.Writer, in io.Reader, from, name string) error {
 		}
 	}
 	return nil
+}
+
+// failing keeps the error that reading failed with.
+type failing struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failing) Read(b []byte) (int, error) {
+	n, err := f.r.Read(b)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
 }

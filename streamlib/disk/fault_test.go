@@ -1,0 +1,282 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+// scripted returns a history in which nothing is left to chance but what a crash keeps.
+func scripted(t *testing.T, o Options) *history {
+	trace := func(string, ...any) {}
+	if *seedFlag != 0 {
+		trace = t.Logf
+	}
+	h := &history{rng: rand.New(rand.NewPCG(1, 1)), trace: trace, fs: newCrashFS(rand.New(rand.NewPCG(1, 2))), options: o}
+	for _, name := range []string{"a", "b", "Older"} {
+		h.streams = append(h.streams, &truth{name: name, states: []*state{{}}})
+	}
+	h.fs.before = h.before
+	return h
+}
+
+// open opens the store, which must succeed.
+func (h *history) open() error {
+	store, err := openStore(h.fs, h.options)
+	h.store, h.manager = store, streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
+	return err
+}
+
+// reopen crashes and opens, and looks at all there is.
+func (h *history) reopen(kind crash) error {
+	watch := h.watch
+	h.watch = nil
+	defer func() { h.watch = watch }()
+	h.fs.restart(kind)
+	if err := h.open(); err != nil {
+		return err
+	}
+	return h.look()
+}
+
+// script is what the fault tests break: each way to write to the folder is in it.
+func (h *history) script() error {
+	a, b, older := h.streams[0], h.streams[1], h.streams[2]
+	if err := h.open(); err != nil {
+		return err
+	}
+	steps := []func() error{
+		func() error { return h.append(a, h.sends(1), nil) },
+		func() error { return h.append(b, h.sends(3), nil) },
+		func() error { return h.append(older, h.sends(2), nil) },
+		func() error { h.store.checkpoint(); return nil },
+		func() error { return h.append(a, h.sends(2), nil) },
+		func() error { return h.read(b) },
+		func() error { return h.remove(b) },
+		func() error { return h.append(b, h.sends(2), nil) },
+		func() error { h.store.checkpoint(); return nil },
+		func() error { return h.append(a, h.sends(3), nil) },
+		func() error { return h.read(a) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+		if h.after != nil {
+			if err := h.after(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// TestFaults lets each operation of a script fail, in each way, and then the machine.
+func TestFaults(t *testing.T) {
+	smallJournals(t)
+	runs := 0
+	for _, o := range []Options{{}, {JournalSize: 1, MaxOpen: 1}} {
+		for n := 1; ; n += stride(1, 11) {
+			kind := ""
+			for _, fault := range faultsOf("") {
+				var err error
+				kind, err = runFault(t, o, n, fault, kill)
+				if err != nil {
+					t.Fatalf("%+v, operation %d (%s) with %+v: %v", o, n, kind, fault, err)
+				}
+			}
+			if kind == "" {
+				break
+			}
+			for _, fault := range faultsOf(kind) {
+				for _, end := range []crash{kill, cold, power} {
+					runs++
+					if _, err := runFault(t, o, n, fault, end); err != nil {
+						t.Fatalf("%+v, operation %d (%s) with %+v, then a %v: %v", o, n, kind, fault, end, err)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d runs", runs)
+}
+
+// stride is how many of something to go at a time: under the race detector all is slow.
+func stride(without, with int) int {
+	if raceEnabled {
+		return with
+	}
+	return without
+}
+
+// faultsOf are the ways in which an operation of a kind can fail; of no kind, one that shows what kind it is.
+func faultsOf(kind string) []outcome {
+	var errs []error
+	effects := []effect{without, wholly}
+	switch kind {
+	case "":
+		return []outcome{{}}
+	case "write":
+		errs, effects = []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}, []effect{without, partly, wholly}
+	case "sync":
+		errs, effects = []error{syscall.EIO, syscall.ENOSPC}, []effect{without, partly, wholly}
+	case "syncDir":
+		errs = []error{syscall.EIO}
+	case "open", "create":
+		errs = []error{syscall.EIO, syscall.EMFILE, syscall.EROFS, syscall.ENOSPC, syscall.EACCES}
+	case "read", "size", "linked", "names", "close":
+		errs, effects = []error{syscall.EIO}, []effect{without}
+	default:
+		errs = []error{syscall.EIO, syscall.EROFS, syscall.ENOSPC}
+	}
+	var faults []outcome
+	for _, err := range errs {
+		for _, e := range effects {
+			faults = append(faults, outcome{err: err, effect: e})
+		}
+	}
+	return faults
+}
+
+// runFault runs the script with its n-th operation failing, and then a crash, and says what kind of operation that was.
+func runFault(t *testing.T, o Options, n int, fault outcome, end crash) (kind string, err error) {
+	h := scripted(t, o)
+	h.plant(h.streams[2], 3)
+	synced := true
+	h.watch = func(o op) outcome {
+		if o.n != n {
+			return outcome{}
+		}
+		kind = o.kind
+		h.trace("operation %d, %s %s: %+v", o.n, o.kind, o.path, fault)
+		if fault.err != nil && o.kind == "sync" && (strings.HasSuffix(o.path, journalSuffix) || strings.HasSuffix(o.path, suffix)) {
+			synced = false
+		}
+		return fault
+	}
+	h.after = func() error {
+		if synced {
+			return nil
+		}
+		a := h.streams[0]
+		if err := h.append(a, h.sends(1), nil); err != nil {
+			return err
+		} else if !errors.Is(h.last, streamlib.ErrUnavailable) {
+			return fmt.Errorf("a sync failed, and an append is answered %v", h.last)
+		}
+		return nil
+	}
+	err = h.script()
+	if h.store == nil || err != nil && kind != "" && h.fs.ops < n+20 && damaged(err) == nil && h.count == 0 {
+		return kind, h.reopen(end) // it did not open
+	}
+	if err != nil {
+		return kind, err
+	}
+	if synced && fault.err != nil { // then it goes on
+		if err := h.append(h.streams[0], h.sends(2), nil); err != nil {
+			return kind, err
+		}
+		if h.last != nil && !h.store.failed && h.store.broken == nil {
+			return kind, fmt.Errorf("an append after the fault: %w", h.last)
+		}
+	}
+	if err := h.reopen(end); err != nil {
+		return kind, err
+	}
+	for _, s := range h.streams { // and the next start is as good as new
+		if err := h.append(s, h.sends(2), nil); err != nil {
+			return kind, err
+		}
+		if h.last != nil {
+			return kind, fmt.Errorf("an append after the restart: %w", h.last)
+		}
+	}
+	return kind, h.reopen(power)
+}
+
+// TestCrashAtEveryOperation crashes at each operation of a script, in each way, and again in each way at each operation of the
+// start that follows.
+func TestCrashAtEveryOperation(t *testing.T) {
+	smallJournals(t)
+	runs := 0
+	for _, o := range []Options{{}, {JournalSize: 1, MaxOpen: 1}} {
+		for n := 1; ; n++ {
+			down := false
+			for first := kill; first <= power; first++ {
+				for again := 1 + n%3; ; again += stride(3, 37) {
+					h := scripted(t, o)
+					h.plant(h.streams[2], 3)
+					at, e := n, effect(again%3)
+					down = false
+					h.watch = func(o op) outcome {
+						if o.n == at {
+							down = true
+							return outcome{crash: true, effect: e}
+						}
+						return outcome{}
+					}
+					err := h.script()
+					if err != nil && !h.fs.down {
+						t.Fatal(err)
+					}
+					if !down {
+						break
+					}
+					h.fs.restart(first)
+					down, at = false, h.fs.ops+again
+					err = h.open()
+					if !down && err != nil {
+						t.Fatalf("%+v, crash at %d, a %v: %v", o, n, first, err)
+					}
+					runs++
+					if err := h.reopen(power); err != nil {
+						t.Fatalf("%+v, crash at %d, a %v, again at %d of the start, a power cut: %v", o, n, first, again, err)
+					}
+					if !down {
+						down = true
+						break
+					}
+				}
+			}
+			if !down {
+				break
+			}
+		}
+	}
+	t.Logf("%d runs", runs)
+}
+
+func TestReadsGoOnWhenTheDiskIsFull(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(3), nil))
+	is.NoErr(h.append(b, h.sends(3), nil))
+	h.fs.limited, h.fs.room = true, 0
+	full := 0
+	for range 5000 {
+		is.NoErr(h.append(a, h.sends(4), nil))
+		if h.last != nil {
+			if !errors.Is(h.last, streamlib.ErrFull) {
+				t.Fatal(h.last)
+			}
+			full++
+		}
+	}
+	is.True(full > 0)
+	is.NoErr(h.read(a))
+	is.NoErr(h.remove(b))
+	is.NoErr(h.last)
+	h.fs.room += 1 << 20
+	is.NoErr(h.append(a, h.sends(4), nil))
+	is.NoErr(h.last)
+	is.NoErr(h.reopen(power))
+}
