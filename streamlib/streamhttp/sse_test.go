@@ -206,11 +206,16 @@ func TestLongPollAnswersAtTheFirstEvent(t *testing.T) {
 
 // bubble runs a test in a synctest bubble: a handler of a fresh memory behind in-memory connections.
 func bubble(t *testing.T, test func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn)) {
+	bubbleAround(t, func(h http.Handler) http.Handler { return h }, test)
+}
+
+// bubbleAround is bubble with something around the handler.
+func bubbleAround(t *testing.T, wrap func(http.Handler) http.Handler, test func(*testing.T, *streamhttp.Client, *streamlib.Manager, func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
 		l := pipes{make(chan net.Conn), make(chan struct{})}
-		server := streamhttp.NewServer(ctx, streamhttp.NewHandler(m, streamhttp.Config{}), nil)
+		server := streamhttp.NewServer(ctx, wrap(streamhttp.NewHandler(m, streamhttp.Config{})), nil)
 		var served sync.WaitGroup
 		served.Go(func() { _ = server.Serve(l) })
 		connect := func() net.Conn {

@@ -1,0 +1,545 @@
+package streamhttp_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/matryer/is"
+)
+
+// restartable serves h on one address, whatever happens to the server.
+type restartable struct {
+	t      testing.TB
+	h      http.Handler
+	addr   string
+	cancel context.CancelFunc
+	server *http.Server
+	served chan struct{}
+}
+
+func (s *restartable) start() {
+	s.t.Helper()
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(s.t.Context())
+	s.server, s.served = streamhttp.NewServer(ctx, s.h, nil), make(chan struct{})
+	go func() {
+		defer close(s.served)
+		_ = s.server.Serve(l)
+	}()
+}
+
+// stop ends the server at once, connections and all; it is waited for.
+func (s *restartable) stop() {
+	s.cancel()
+	_ = s.server.Close()
+	<-s.served
+}
+
+func TestFollowGoesOnOverRestarts(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
+	server.start()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	waits, restarted := make(chan error, 1000), make(chan struct{})
+	follow := streamhttp.Follow{Reconnecting: func(err error) { waits <- err }}
+	client := &streamhttp.Client{URL: "http://" + server.addr}
+	add(t, m.Stream("s"), "0")
+	next := streamlib.Offset(0)
+	for events, err := range client.Stream("s").Follow(ctx, follow) {
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+		is.Equal(events[0].Offset, next) // no gap, no repeat
+		switch next++; next {
+		case 20:
+			server.stop()
+			return
+		case 10:
+			server.stop()
+			go func() { // comes back once the client has met nobody there
+				defer close(restarted)
+				<-waits
+				<-waits
+				server.start()
+				add(t, m.Stream("s"), "0")
+			}()
+			continue
+		case 11:
+			<-restarted
+		}
+		if next%3 == 0 {
+			server.stop()
+			server.start()
+		}
+		add(t, m.Stream("s"), "0")
+	}
+	t.Fatal("it ended without an error")
+}
+
+func TestFollowEndsWithTheStream(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), "0")
+	var last error
+	for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{}) {
+		if last = err; len(events) > 0 {
+			is.NoErr(m.Stream("s").Delete(t.Context()))
+		}
+	}
+	is.True(errors.Is(last, streamlib.ErrDeleted))
+	is.Equal(last.Error(), `subscribe "s": stream was deleted`)
+}
+
+func TestFollowTellsOfAnotherLife(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
+	server.start()
+	defer func() { server.stop() }()
+	client := &streamhttp.Client{URL: "http://" + server.addr}
+	add(t, m.Stream("s"), "0", "1", "2")
+	var last error
+	for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{}) {
+		if last = err; len(events) > 0 {
+			server.stop()
+			is.NoErr(m.Stream("s").Delete(t.Context()))
+			add(t, m.Stream("s"), "0")
+			server.start()
+		}
+	}
+	gone, ok := errors.AsType[*streamlib.GoneError](last)
+	is.True(ok)
+	is.Equal(*gone, streamlib.GoneError{Stream: "s", After: 2, Tail: 1})
+}
+
+func TestFollowFailsWhereItCannotBegin(t *testing.T) {
+	is := is.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	addr := l.Addr().String()
+	is.NoErr(l.Close())
+	f := streamhttp.Follow{Reconnecting: func(error) { t.Error("it was never connected") }}
+	n := 0
+	for _, err := range (&streamhttp.Client{URL: "http://" + addr}).Stream("s").Follow(t.Context(), f) {
+		n++
+		is.True(strings.Contains(err.Error(), "connection refused"))
+	}
+	is.Equal(n, 1)
+}
+
+// script answers the n-th request with its n-th handler, and further ones with the last.
+func script(t testing.TB, handlers ...http.HandlerFunc) (*streamhttp.Client, *atomic.Int64) {
+	var n atomic.Int64
+	return serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers[min(int(n.Add(1)), len(handlers))-1](w, r)
+	})), &n
+}
+
+func frames(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+func refuse(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { http.Error(w, `{"error":"so it is"}`, code) }
+}
+
+func wire(o int) string {
+	return strings.ReplaceAll(frame(o, "0"), "TIME", "2024-01-08T00:00:00.000Z") + "\n"
+}
+
+func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
+	const opening = "retry: 1\nid: -1\n\n"
+	for _, test := range []struct {
+		name    string
+		answers []http.HandlerFunc
+		events  int
+		err     string
+		asked   int64
+	}{
+		{"a refusal", []http.HandlerFunc{refuse(400)}, 0, "so it is", 1},
+		{"trouble at first", []http.HandlerFunc{refuse(503)}, 0, "so it is", 1},
+		{"another server", []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {}}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
+		{"trouble, then a refusal", []http.HandlerFunc{frames(opening + wire(0)), refuse(503), refuse(500), refuse(502), refuse(403)}, 1, "so it is", 5},
+		{"cut within an event", []http.HandlerFunc{frames(opening + wire(0) + wire(1)[:40]), frames("id: 0\n\n" + wire(1)), refuse(410)}, 2, "so it is", 3},
+		{"cut between id and data", []http.HandlerFunc{frames(opening + wire(0)[:21]), frames("id: -1\n\n" + wire(0)), refuse(410)}, 1, "so it is", 3},
+		{"a gap", []http.HandlerFunc{frames(opening + wire(0) + wire(2))}, 1, `subscribe "s": the server left out or repeated events`, 1},
+		{"a gap over a reconnection", []http.HandlerFunc{frames(opening + wire(0)), frames("id: 4\n\n" + wire(5))}, 1, `subscribe "s": the server left out or repeated events`, 2},
+		{"a repeat", []http.HandlerFunc{frames(opening + wire(0) + wire(0))}, 1, `subscribe "s": the server left out or repeated events`, 1},
+		{"what is no event", []http.HandlerFunc{frames(opening + "data: {}\n\n")}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
+		{"deleted", []http.HandlerFunc{frames(opening + wire(0) + ": deleted\n\n")}, 1, `subscribe "s": stream was deleted`, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			is := is.New(t)
+			client, asked := script(t, test.answers...)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			n, last := 0, error(nil)
+			for events, err := range client.Stream("s").Subscribe(ctx, streamlib.Beginning) {
+				n, last = n+len(events), err
+			}
+			is.Equal(n, test.events)
+			is.Equal(last.Error(), test.err)
+			is.Equal(asked.Load(), test.asked)
+		})
+	}
+}
+
+func TestFollowResumesByItsLastEvent(t *testing.T) {
+	is := is.New(t)
+	var asked []string
+	note := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.URL.RawQuery+" "+r.Header.Get("Last-Event-ID"))
+			next(w, r)
+		}
+	}
+	client, _ := script(t, note(frames("retry: 1\nid: 6\n\n")), note(frames("id: 6\n\n"+wire(7)+"id: 0000000000000009\n\n")), note(refuse(410)))
+	for range client.Stream("s").Follow(t.Context(), streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
+	}
+	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 0000000000000006", "offset=now&type=x 0000000000000009"})
+}
+
+func TestFollowLast(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	var got []streamlib.Offset
+	for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{Last: 1, Types: []string{"a"}}) {
+		is.NoErr(err)
+		for _, e := range events {
+			got = append(got, e.Offset)
+		}
+		if len(got) == 2 {
+			break
+		}
+		add(t, m.Stream("s"), abc[1], abc[0])
+	}
+	is.Equal(got, []streamlib.Offset{2, 4})
+}
+
+func TestSilentConnectionIsTakenForLost(t *testing.T) {
+	var n atomic.Int64
+	wrap := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1) > 1 {
+				h.ServeHTTP(w, r)
+				return
+			}
+			frames("retry: 1000\nid: -1\n\n")(w, r)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done() // as where the network has gone
+		})
+	}
+	bubbleAround(t, wrap, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		start := time.Now()
+		add(t, m.Stream("s"), "0")
+		for events, err := range client.Stream("s").Subscribe(t.Context(), 0) {
+			is.NoErr(err)
+			is.Equal(len(events), 1)
+			break
+		}
+		is.Equal(time.Since(start), 45*time.Second)
+	})
+}
+
+// cut passes requests on to the server, and cuts the first n answers off when all has been done.
+func cut(t testing.TB, server string, n int64) (*streamhttp.Client, *atomic.Int64) {
+	target, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var passed atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(*http.Response) error {
+		if passed.Add(1) <= n {
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+	return serveHandler(t, proxy), &passed
+}
+
+func TestAppendWithKeySurvivesLostAnswers(t *testing.T) {
+	for _, data := range [][]string{{"1"}, {"1", "2", "3"}} {
+		t.Run(fmt.Sprint(len(data), " events"), func(t *testing.T) {
+			is := is.New(t)
+			client, m := serve(t, streamhttp.Config{})
+			proxied, passed := cut(t, client.URL, 2)
+			receipt, err := proxied.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data...), Key: "k"})
+			is.NoErr(err)
+			is.True(receipt.Repeated)
+			is.Equal(len(receipt.Events), len(data))
+			is.Equal(receipt.Events[0].Offset, streamlib.Offset(0))
+			is.Equal(passed.Load(), int64(3))
+			info, err := m.Stream("s").Stat(t.Context())
+			is.NoErr(err)
+			is.Equal(info.Tail, streamlib.Offset(len(data)))
+		})
+	}
+}
+
+func TestAppendIsRepeatedOnlyWithKeyAndWithinBounds(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		key    string
+		asked  int64
+	}{
+		{503, "", 1}, {500, "", 1}, {503, "k", 6}, {500, "k", 6}, {502, "k", 6},
+		{507, "k", 1}, {400, "k", 1}, {413, "k", 1}, {422, "k", 1}, {404, "k", 1}, {429, "k", 1},
+	} {
+		t.Run(fmt.Sprint(test.status, test.key), func(t *testing.T) {
+			is := is.New(t)
+			client, asked := script(t, refuse(test.status))
+			_, err := client.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: test.key})
+			is.Equal(err.Error(), "so it is")
+			is.Equal(asked.Load(), test.asked)
+		})
+	}
+	t.Run("a lost answer without a key", func(t *testing.T) {
+		is := is.New(t)
+		client, m := serve(t, streamhttp.Config{})
+		proxied, passed := cut(t, client.URL, 1)
+		_, err := proxied.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
+		is.True(err != nil)
+		is.True(strings.HasPrefix(err.Error(), `append "s": `))
+		is.Equal(passed.Load(), int64(1))
+		info, err := m.Stream("s").Stat(t.Context())
+		is.NoErr(err)
+		is.Equal(info.Tail, streamlib.Offset(1))
+	})
+}
+
+// given is a stream whose appends fail as they are told.
+type given struct {
+	streamlib.Stream
+	err error
+}
+
+func (g given) Append(context.Context, streamlib.Batch) (streamlib.Receipt, error) {
+	return streamlib.Receipt{}, g.err
+}
+
+func TestErrorsArriveAsTheyWereSent(t *testing.T) {
+	three := streamlib.Offset(3)
+	for _, sent := range []error{
+		streamlib.ErrInvalid, streamlib.ErrTooLarge, streamlib.ErrKeyReused, streamlib.ErrFull, streamlib.ErrUnavailable, streamlib.ErrDeleted,
+		&streamlib.HookError{HookID: "guard", Message: "no"}, &streamlib.ConflictError{Stream: "s", Tail: 7, Want: 3},
+	} {
+		t.Run(sent.Error(), func(t *testing.T) {
+			is := is.New(t)
+			m := streamlib.NewManager(streamlib.NewMemory(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
+				return given{streamlib.Plain(name, s, o), fmt.Errorf("append: %w", sent)}
+			}, streamlib.Options{})
+			client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+			_, got := client.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), IfTail: &three})
+			switch want := sent.(type) {
+			case *streamlib.HookError:
+				is.Equal(*got.(*streamlib.HookError), *want)
+			case *streamlib.ConflictError:
+				is.Equal(*got.(*streamlib.ConflictError), *want)
+			default:
+				is.True(errors.Is(got, sent))
+				is.Equal(got.Error(), "append: "+sent.Error())
+			}
+		})
+	}
+}
+
+func TestClientRefusesWhatCannotBeSent(t *testing.T) {
+	is := is.New(t)
+	client := serveHandler(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was sent") }))
+	s := client.Stream("s")
+	for _, b := range []streamlib.Batch{
+		{Data: streamlib.JSON("1"), Key: " k"},
+		{Data: streamlib.JSON("1"), Key: "k "},
+		{Data: streamlib.JSON("1"), Key: "k\n"},
+		{Data: streamlib.JSON(`1,"data":2`)},
+		{Data: streamlib.JSON("1", "2\n3")},
+	} {
+		_, err := s.Append(t.Context(), b)
+		is.True(errors.Is(err, streamlib.ErrInvalid))
+	}
+	_, err := s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}})
+	is.True(errors.Is(err, streamlib.ErrTooLarge))
+}
+
+func TestList(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	for _, name := range []string{"a", "b/1", "b/2", "b/3"} {
+		add(t, m.Stream(name), "0", "1")
+	}
+	page, err := client.List(t.Context(), streamhttp.ListOptions{})
+	is.NoErr(err)
+	is.Equal(len(page.Streams), 4)
+	is.Equal(page.Next, "")
+	is.Equal(page.Streams[0], streamlib.Info{Name: "a"})
+	var names []string
+	for o := (streamhttp.ListOptions{Prefix: "b/", Limit: 2, Details: true}); ; o.After = page.Next {
+		page, err = client.List(t.Context(), o)
+		is.NoErr(err)
+		for _, info := range page.Streams {
+			names = append(names, info.Name)
+			want, err := m.Stream(info.Name).Stat(t.Context())
+			is.NoErr(err)
+			is.Equal(info, want)
+		}
+		if page.Next == "" {
+			break
+		}
+	}
+	is.Equal(names, []string{"b/1", "b/2", "b/3"})
+}
+
+func TestStatTellsAllThatIsKnown(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), "0", "1")
+	want, err := m.Stream("s").Stat(t.Context())
+	is.NoErr(err)
+	got, err := client.Stream("s").Stat(t.Context())
+	is.NoErr(err)
+	is.Equal(got, want)
+	other, _ := script(t, refuse(404))
+	_, err = other.Stream("s").Stat(t.Context())
+	is.True(err != nil) // another server's 404 is no empty stream
+}
+
+func TestQuery(t *testing.T) {
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	for _, test := range []struct {
+		q    streamhttp.Query
+		want []streamlib.Offset
+	}{
+		{streamhttp.Query{}, []streamlib.Offset{0, 1, 2}},
+		{streamhttp.Query{From: 1, Limit: 1}, []streamlib.Offset{1}},
+		{streamhttp.Query{Last: 2}, []streamlib.Offset{1, 2}},
+		{streamhttp.Query{Types: []string{"a"}, Last: 1}, []streamlib.Offset{2}},
+		{streamhttp.Query{Types: []string{"b"}}, []streamlib.Offset{1}},
+		{streamhttp.Query{From: streamlib.Now}, nil},
+		{streamhttp.Query{From: 2, Wait: time.Minute}, []streamlib.Offset{2}},
+		{streamhttp.Query{From: 3, Wait: time.Millisecond}, nil},
+	} {
+		t.Run(fmt.Sprintf("%+v", test.q), func(t *testing.T) {
+			is := is.New(t)
+			var got []streamlib.Offset
+			for events, err := range client.Stream("s").Query(t.Context(), test.q) {
+				is.NoErr(err)
+				for _, e := range events {
+					got = append(got, e.Offset)
+				}
+			}
+			is.Equal(got, test.want)
+		})
+	}
+	for _, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{Last: 1, Limit: 1}) {
+		if !errors.Is(err, streamlib.ErrInvalid) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSubscribeToAll(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	server := &restartable{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{}), addr: "127.0.0.1:0"}
+	server.start()
+	client := &streamhttp.Client{URL: "http://" + server.addr}
+	var got []string
+	var last error
+	for events, err := range client.Subscribe(t.Context(), "b", "x") {
+		last = err
+		for _, e := range events {
+			got = append(got, e.Stream())
+		}
+		switch {
+		case err != nil:
+		case len(got) == 0: // it has begun
+			add(t, m.Stream("a"), `{"type":"x"}`)
+			add(t, m.Stream("b"), `{"type":"y"}`, `{"type":"x"}`)
+		case len(got) == 1:
+			add(t, m.Stream("b/c"), `{"_type":"x"}`)
+		default:
+			server.stop()
+		}
+	}
+	is.Equal(got, []string{"b", "b/c"})
+	is.True(errors.Is(last, io.ErrUnexpectedEOF) || strings.Contains(last.Error(), "connection reset")) // told, for there may be a gap
+}
+
+func TestHealth(t *testing.T) {
+	is := is.New(t)
+	want := streamhttp.Health{Status: "ok", PID: 7, Dir: "/d", Version: "v", Storage: "fs", StartedAt: time.Unix(1, 0).UTC(), Args: []string{"--port", "3"}}
+	client, _ := serve(t, streamhttp.Config{Health: want})
+	got, err := client.Health(t.Context())
+	is.NoErr(err)
+	is.Equal(got, want)
+	for _, other := range []http.HandlerFunc{
+		func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") },
+		func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, "{}")
+		},
+		refuse(404),
+	} {
+		client, _ := script(t, other)
+		_, err := client.Health(t.Context())
+		is.True(err != nil)
+	}
+}
+
+func TestOneClientIsForMany(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	var wait sync.WaitGroup
+	for range 16 {
+		wait.Go(func() {
+			for range 50 {
+				add(t, client.Stream("s"), "0")
+			}
+		})
+	}
+	wait.Wait()
+	info, err := m.Stream("s").Stat(t.Context())
+	is.NoErr(err)
+	is.Equal(info.Tail, streamlib.Offset(800))
+}
+
+// quickRetry makes h's event streams tell clients to come back soon.
+func quickRetry(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&quick{w}, r) })
+}
+
+type quick struct{ http.ResponseWriter }
+
+func (q *quick) Unwrap() http.ResponseWriter { return q.ResponseWriter }
+
+func (q *quick) Write(b []byte) (int, error) {
+	_, err := q.ResponseWriter.Write([]byte(strings.Replace(string(b), "retry: 1000\n", "retry: 1\n", 1)))
+	return len(b), err
+}
