@@ -312,11 +312,16 @@ func TestAppendIsRepeatedOnlyWithKeyAndWithinBounds(t *testing.T) {
 		{507, "k", 1}, {400, "k", 1}, {413, "k", 1}, {422, "k", 1}, {404, "k", 1}, {429, "k", 1},
 	} {
 		t.Run(fmt.Sprint(test.status, test.key), func(t *testing.T) {
-			is := is.New(t)
-			client, asked := script(t, refuse(test.status))
-			_, err := client.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: test.key})
-			is.Equal(err.Error(), "so it is")
-			is.Equal(asked.Load(), test.asked)
+			var asked atomic.Int64
+			answer := func(http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1); refuse(test.status)(w, r) })
+			}
+			bubbleAround(t, answer, func(t *testing.T, client *streamhttp.Client, _ *streamlib.Manager, _ func() net.Conn) {
+				is := is.New(t)
+				_, err := client.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: test.key})
+				is.Equal(err.Error(), "so it is")
+				is.Equal(asked.Load(), test.asked)
+			})
 		})
 	}
 	t.Run("a lost answer without a key", func(t *testing.T) {

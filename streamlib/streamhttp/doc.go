@@ -1,2 +1,32 @@
-// Package streamhttp serves streams over HTTP and server-sent events, and has the client that speaks it: Layer 5.
+// Package streamhttp serves streams over HTTP and server-sent events, and has the client that speaks it: Layer 5. Here and
+// nowhere else in the library net/http is imported.
+//
+//	POST   /streams/NAME          {"data": VALUE}, or one value a line as application/x-ndjson; answers 201 and the events
+//	GET    /streams/NAME          text/event-stream: from ?offset= on, or from now, what there is and what comes
+//	GET    /streams/NAME/events   from ?offset= on what there is; as application/x-ndjson, one event a line
+//	HEAD   /streams/NAME          the tail, as ETag and Stream-Next-Offset
+//	DELETE /streams/NAME
+//	GET    /streams               names; as text/event-stream, what comes on all streams
+//	GET    /healthz               who this is
+//
+// NAME is percent-encoded as one segment of a path, "." and ".." included.
+//
+// # Serving
+//
+// [NewHandler] has the routes and [NewServer] a server with the limits that they need. A handler trusts whoever reaches it, but
+// not web pages: it refuses requests for a Host that it was not told of, so that no page can reach it by a name of its own, and
+// writes from another origin. Bodies are bounded in size and time, and a subscriber that takes no byte for 30 s is
+// cut off; it costs others nothing until then.
+//
+// # Event streams
+//
+// A subscription opens with the client's retry interval and the id of the position before the first event to come. From then on
+// each event is an id, its offset, and its data, the event as JSON on one line. What is ready together is flushed together; ": ping"
+// breaks a silence of 15 s. A Last-Event-ID resumes behind that event. When the stream does not have it, as the stream was deleted
+// and made again, the answer is 410, which ends a browser's attempts. A subscription to a stream that is deleted ends with ": deleted".
+//
+// # The client
+//
+// A [Remote] is a streamlib.Stream: what is written for streams works with those of a server. Errors arrive as they were: the
+// sentinels of streamlib, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError, or else *[Error].
 package streamhttp

@@ -117,14 +117,30 @@ func startOfLast(ctx context.Context, s streamlib.Stream, n int, types []string)
 	return 0, nil
 }
 
-// buffers are for what is about to be written, so that a subscriber who waits holds none.
-var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, chunk+chunk/4)) }}
+// Buffers are for what is about to be written, so that a subscriber who waits holds none. There are two kinds, for
+// one who takes nothing holds one until it is cut off.
+var (
+	smallBuffers = buffers{size: 4 << 10}
+	largeBuffers = buffers{size: chunk + chunk/4}
+)
 
-// keepBuffer gives one back, unless a large event made it large.
-func keepBuffer(b *[]byte) {
-	if cap(*b) <= 2*chunk {
+type buffers struct {
+	pool sync.Pool
+	size int
+}
+
+func (p *buffers) get() *[]byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return b
+	}
+	return new(make([]byte, 0, p.size))
+}
+
+// put gives b back, unless a large event made it large.
+func (p *buffers) put(b *[]byte) {
+	if cap(*b) <= 2*p.size {
 		*b = (*b)[:0]
-		buffers.Put(b)
+		p.pool.Put(b)
 	}
 }
 
@@ -146,10 +162,10 @@ type answer struct {
 }
 
 func newAnswer(w http.ResponseWriter, code int, lines bool) *answer {
-	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines, buf: buffers.Get().(*[]byte)}
+	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines, buf: largeBuffers.get()}
 }
 
-func (a *answer) release() { keepBuffer(a.buf) }
+func (a *answer) release() { largeBuffers.put(a.buf) }
 
 // addAll adds those events that have one of types, up to limit in all, and tells whether it takes more.
 func (a *answer) addAll(events []streamlib.Event, types []string, limit int) (more bool, err error) {

@@ -184,8 +184,15 @@ func (f *frames) writeLocked(b []byte) error {
 
 // send writes a batch, flushed once a chunk. With ids, the position moves along with events that have none of types too.
 func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
-	buf := buffers.Get().(*[]byte)
-	defer keepBuffer(buf)
+	pool, size := &smallBuffers, 0
+	for _, e := range events {
+		if size += len(e.Record()) + len("id: data: ") + 24; size > smallBuffers.size {
+			pool = &largeBuffers
+			break
+		}
+	}
+	buf := pool.get()
+	defer pool.put(buf)
 	b := *buf
 	for i, e := range events {
 		has := e.HasType(types...)
