@@ -212,21 +212,27 @@ func TestTakenPort(t *testing.T) {
 	before := p.port()
 	p.ok("streamctl server restart")
 	is.Equal(p.port(), before) // for those who know the URL
+	r = p.run("streamctl server restart --port %s", port)
+	is.Equal(r.code, 1) // what is asked for is not replaced
+	is.True(strings.Contains(r.stderr, "port "+port+" of 127.0.0.1 is taken"))
 }
 
-// TestHungServerIsStopped is for a server that holds its folder and answers nobody.
+// TestHungServerIsStopped is for a server that holds its folder and answers nobody; its pid file may say what it likes.
 func TestHungServerIsStopped(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	p := newPlace(t)
 	p.start()
 	p.ok("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; while grep State /proc/$pid/task/*/status | grep -qv T; do :; done")
+	pid, alive := bystander(t)
+	p.plant(".iterate", pid, p.port())
 	r := p.run("streamctl server status")
 	is.Equal(r.code, 1)
 	is.True(strings.Contains(r.stderr, "does not answer") && strings.Contains(r.stderr, "Try: streamctl server stop"))
 	r = p.run("streamctl server stop --timeout 100ms")
 	is.Equal(r.code, 0)
 	is.True(strings.Contains(r.stderr, "was killed"))
+	is.True(alive())
 	is.Equal(p.run("streamctl server status").code, 3)
 	p.start()
 }

@@ -16,7 +16,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -209,31 +212,100 @@ func TestLostAnswersDoubleNoLine(t *testing.T) {
 // TestAppendGoesOnOverARestart: lines that come while there is no server wait for the next one.
 func TestAppendGoesOnOverARestart(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
-	p := newPlace(t)
-	p.start()
-	r, w := io.Pipe()
-	c := p.command("exec streamctl stream append -n x")
-	c.Stdin = r
-	out, err := c.StdoutPipe()
-	is.NoErr(err)
-	is.NoErr(c.Start())
-	answers := bufio.NewReader(out)
-	var want []string
-	for i := range 3 {
-		fmt.Fprintf(w, `{"text":"%d"}`+"\n", i)
-		_, err := answers.ReadString('\n')
-		is.NoErr(err)
-		p.ok("streamctl server stop")
-		fmt.Fprintf(w, `{"text":"%d, without a server"}`+"\n", i)
-		p.start()
-		_, err = answers.ReadString('\n')
-		is.NoErr(err)
-		want = append(want, fmt.Sprint(i), fmt.Sprint(i, ", without a server"))
+	for _, by := range []string{"folder", "URL"} {
+		t.Run(by, func(t *testing.T) {
+			is := is.New(t)
+			p := newPlace(t)
+			p.start()
+			port := p.port()
+			r, w := io.Pipe()
+			c := p.command("exec streamctl stream append -n x")
+			if by == "URL" {
+				c.Env = append(c.Env, fmt.Sprintf("DURABLE_STREAMS_URL=http://127.0.0.1:%d", port))
+			}
+			c.Stdin = r
+			out, err := c.StdoutPipe()
+			is.NoErr(err)
+			is.NoErr(c.Start())
+			answers := bufio.NewReader(out)
+			var want []string
+			for i := range 3 {
+				fmt.Fprintf(w, `{"text":"%d"}`+"\n", i)
+				_, err := answers.ReadString('\n')
+				is.NoErr(err)
+				p.ok("streamctl server stop")
+				fmt.Fprintf(w, `{"text":"%d, without a server"}`+"\n", i)
+				p.ok("streamctl server start --port %d", port)
+				_, err = answers.ReadString('\n')
+				is.NoErr(err)
+				want = append(want, fmt.Sprint(i), fmt.Sprint(i, ", without a server"))
+			}
+			w.Close()
+			is.NoErr(c.Wait())
+			is.Equal(p.texts("x"), want)
+		})
 	}
-	w.Close()
-	is.NoErr(c.Wait())
-	is.Equal(p.texts("x"), want)
+}
+
+// failing is a stream whose appends fail a number of times.
+type failing struct {
+	streamlib.Stream
+	times int
+	err   error
+	tries int
+}
+
+func (f *failing) Append(context.Context, streamlib.Batch) (streamlib.Receipt, error) {
+	if f.tries++; f.tries > f.times {
+		return streamlib.Receipt{}, nil
+	}
+	return streamlib.Receipt{}, f.err
+}
+
+// TestAppendIsTriedAgain where that is safe and may help, and not for ever.
+func TestAppendIsTriedAgain(t *testing.T) {
+	nobody := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for _, c := range []struct {
+		name     string
+		err      error
+		key      string
+		answered bool
+		times    int
+		tries    int // -1 is until its time is over
+	}{
+		{"open outcome", io.ErrUnexpectedEOF, "k", false, 3, 4},
+		{"open outcome without a key", io.ErrUnexpectedEOF, "", false, 3, 1},
+		{"500", &streamhttp.Error{Status: 500}, "k", false, 3, 4},
+		{"not now", streamlib.ErrUnavailable, "k", false, 3, 4},
+		{"nobody there", nobody, "k", false, 3, 1},
+		{"nobody there any more", nobody, "k", true, 3, 4},
+		{"refused", streamlib.ErrInvalid, "k", true, 3, 1},
+		{"veto", &streamlib.HookError{}, "k", true, 3, 1},
+		{"conflict", &streamlib.ConflictError{}, "k", true, 3, 1},
+		{"key reused", &streamhttp.Error{Status: 422}, "k", true, 3, 1},
+		{"full", streamlib.ErrFull, "k", true, 3, 1},
+		{"forbidden", &streamhttp.Error{Status: 403}, "k", true, 3, 1},
+		{"open for ever", io.ErrUnexpectedEOF, "k", false, 1 << 20, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				began := time.Now()
+				var stderr bytes.Buffer
+				f := &failing{times: c.times, err: c.err}
+				_, err := (&call{stderr: &stderr}).append(t.Context(), f, streamlib.Batch{Key: c.key}, c.answered)
+				if c.tries < 0 {
+					is.Equal(err, c.err)
+					is.True(time.Since(began) >= retryTime)
+					is.Equal(strings.Count(stderr.String(), "trying again"), 1) // told once
+					return
+				}
+				is.Equal(f.tries, c.tries)
+				is.Equal(err == nil, c.tries > c.times)
+				is.Equal(stderr.String(), "")
+			})
+		})
+	}
 }
 
 // TestRefusedLineIsNamed finds the one line among many that the server does not take.

@@ -93,6 +93,7 @@ func TestStartsAtOnce(t *testing.T) {
 		out, err := c.StdoutPipe()
 		is.NoErr(err)
 		is.NoErr(c.Start())
+		t.Cleanup(func() { c.Process.Kill() })
 		go func() {
 			if _, err := bufio.NewReader(out).ReadString('\n'); err == nil {
 				won <- c
