@@ -20,26 +20,21 @@ func TestStreams(t *testing.T) {
 		Before: []streamlib.BeforeHook{{ID: "pass", Run: func(context.Context, string, json.RawMessage) error { return nil }}},
 		After:  []streamlib.AfterHook{{ID: "pass", Run: func(context.Context, string, streamlib.Event) error { return nil }}},
 	}
-	for _, test := range []struct {
-		name    string
-		factory streamlib.Factory
-	}{
-		{"plain", streamlib.Plain},
-		{"hooked", streamlib.Factory(streamlib.Plain).WithHooks(pass)},
+	managed := func(f streamlib.Factory) func(*testing.T) func(string) streamlib.Stream {
+		return func(*testing.T) func(string) streamlib.Stream {
+			return streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{}).Stream
+		}
+	}
+	for name, open := range map[string]func(*testing.T) func(string) streamlib.Stream{
+		"core":    func(*testing.T) func(string) streamlib.Stream { return alone(streamlib.Plain) },
+		"managed": managed(streamlib.Plain),
+		"hooked":  managed(streamlib.Factory(streamlib.Plain).WithHooks(pass)),
 	} {
-		open := map[string]func(*testing.T) func(string) streamlib.Stream{
-			"managed": func(*testing.T) func(string) streamlib.Stream {
-				return streamlib.NewManager(streamlib.NewMemory(), test.factory, streamlib.Options{}).Stream
-			},
-			"alone": func(*testing.T) func(string) streamlib.Stream { return alone(test.factory) },
-		}
-		for name, open := range open {
-			t.Run(test.name+"/"+name, func(t *testing.T) {
-				t.Parallel()
-				streamtest.Stream(t, open)
-				streamtest.Admit(t, open)
-			})
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			streamtest.Stream(t, open)
+			streamtest.Admit(t, open)
+		})
 	}
 }
 

@@ -386,7 +386,7 @@ func testLarge(t *testing.T, s streamlib.Storage) {
 
 func testConcurrent(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	const count = 40
+	const count = 20
 	var all sync.WaitGroup
 	errs := make(chan error, 32)
 	for i := range 8 {
