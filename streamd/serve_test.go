@@ -317,3 +317,38 @@ func TestUsageIsTheManual(t *testing.T) {
 		}
 	}
 }
+
+// TestFewFiles: with no descriptor left for a connection or a stream the server refuses what it cannot do, and recovers.
+func TestFewFiles(t *testing.T) {
+	is := is.New(t)
+	server := start(t, t.TempDir(), "sh", "-c", `ulimit -n 64; exec "$0" "$@"`)
+	address := strings.TrimPrefix(server.url, "http://")
+	status, _ := server.append("s", "", "1") // on the connection that the client keeps
+	is.Equal(status, 201)
+	var idle []net.Conn
+	for range 100 {
+		conn, err := net.Dial("tcp", address) // the kernel takes it, the server cannot
+		is.NoErr(err)
+		idle = append(idle, conn)
+	}
+	for i := range 100 {
+		status, _ := server.append(fmt.Sprint("s", i), "", "1")
+		is.True(status == 201 || status == 503)
+		is.Equal(len(server.read("s")), 1)
+	}
+	for _, conn := range idle {
+		conn.Close()
+	}
+	resp, err := http.Get(server.url + "/streams/s/events") // on a new connection
+	is.NoErr(err)
+	resp.Body.Close()
+	is.Equal(resp.StatusCode, 200)
+	for i := range 100 {
+		for status := 503; status != 201; { // until all the closed connections have been noticed
+			status, _ = server.append(fmt.Sprint("s", i), "", "1")
+			is.True(status == 201 || status == 503)
+		}
+	}
+	is.NoErr(server.end(syscall.SIGTERM))
+	is.True(strings.Contains(server.stderr.String(), "too many open files"))
+}
