@@ -180,7 +180,7 @@ func (s *scanner) buffered() bool {
 func (s *scanner) next() ([]byte, error) {
 	for n := s.chunk; !s.buffered(); n *= 8 {
 		have := int64(len(s.ahead))
-		n = min(max(n, have), s.size-s.pos)
+		n = min(max(n, 2*have), s.size-s.pos)
 		if n == 0 {
 			return nil, io.EOF
 		}
