@@ -156,6 +156,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add(s, string(quoted), hostile[(i+3)%len(hostile)])
 		f.Add(s, `{"createdAt":"2024-01-08T00:00:00.000Z","key":`+string(quoted)+`}`, "")
 		f.Add("s", `[1 , 2]`, s)
+		f.Add("s", `{"createdAt":"2024-01-08T00:00:00.000Z","key":`+string(quoted)+`}`, s)
 	}
 	f.Fuzz(func(t *testing.T, name, data, key string) {
 		s := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream(name)
