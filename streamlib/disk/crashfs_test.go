@@ -42,6 +42,7 @@ type crashFS struct {
 type op struct {
 	n          int
 	kind, path string
+	writable   bool // the file is opened for writing
 }
 
 // writes tells whether the operation changes something.
@@ -172,13 +173,17 @@ func (c *content) apply(ch change) {
 }
 
 // begin counts the operation, asks what becomes of it, and holds mu when it returns. Skip tells that it has no effect.
-func (c *crashFS) begin(epoch int, kind, path string) (e effect, err error) {
+func (c *crashFS) begin(epoch int, kind, path string) (effect, error) {
+	return c.beginOp(epoch, op{kind: kind, path: path})
+}
+
+func (c *crashFS) beginOp(epoch int, o op) (e effect, err error) {
 	c.mu.Lock()
 	if c.down || epoch != c.epoch {
 		return without, errDown
 	}
 	c.ops++
-	o := op{c.ops, kind, path}
+	o.n = c.ops
 	var out outcome
 	if c.before != nil {
 		c.mu.Unlock()
@@ -409,7 +414,7 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 	if flag&os.O_CREATE != 0 {
 		kind = "create"
 	}
-	e, err := c.begin(c.now(), kind, path)
+	e, err := c.beginOp(c.now(), op{kind: kind, path: path, writable: flag&os.O_RDWR != 0})
 	defer c.mu.Unlock()
 	if err != nil && e == without {
 		return nil, pathError(kind, path, err)

@@ -119,6 +119,7 @@ func rewrite(out io.Writer, in io.Reader, from, name string) error {
 	}
 	var last time.Time
 	var line []byte
+	quoted := quote(name)
 	for o := streamlib.Offset(0); d.More(); o++ {
 		var old struct {
 			Offset    string
@@ -139,6 +140,9 @@ func rewrite(out io.Writer, in io.Reader, from, name string) error {
 			return damaged("event %d: %v", o, err)
 		}
 		line = appendLine(line[:0], record)
+		if _, err := parseLine(line, quoted); err != nil || len(line) > maxLine {
+			return damaged("event %d cannot be kept: %d bytes, created %v", o, len(old.Data), old.CreatedAt)
+		}
 		if _, err := out.Write(line); err != nil {
 			return err
 		}
@@ -147,6 +151,9 @@ func rewrite(out io.Writer, in io.Reader, from, name string) error {
 		if token, err := d.Token(); err != nil || token != want {
 			return damaged("%v where %v should be (%v)", token, want, err)
 		}
+	}
+	if token, err := d.Token(); err != io.EOF {
+		return damaged("%v behind the end (%v)", token, err)
 	}
 	return nil
 }

@@ -244,6 +244,9 @@ func (s *Store) replay(r *replayed) error {
 	if len(r.pieces) == 0 {
 		return nil
 	}
+	if err := s.convertAgain(l); err != nil {
+		return err
+	}
 	f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
@@ -281,6 +284,27 @@ func (s *Store) replay(r *replayed) error {
 		return err
 	}
 	return f.sync()
+}
+
+// convertAgain converts the stream's file where that was done before the journal went on with it, and was lost.
+func (s *Store) convertAgain(l *log) error {
+	from := l.path
+	f, err := s.fs.open(from, os.O_RDONLY)
+	older := false
+	if err == nil {
+		older, err = isOlderForm(f)
+		err = errors.Join(err, f.close())
+	} else if errors.Is(err, fs.ErrNotExist) {
+		from, older, err = hasOlder(s.fs, l.name)
+	}
+	if err != nil || !older {
+		return err
+	}
+	err = convert(s.fs, from, l.path, l.name)
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
+		return nil // it is told when the journal finds nothing to continue
+	}
+	return err
 }
 
 // continues checks that the lines' offsets go on from next, and returns what follows them.

@@ -1,0 +1,607 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+// at crashes at the first operation of a kind on a path, with its effect or without.
+func (h *history) at(kind, path string, e effect) {
+	h.watch = func(o op) outcome {
+		return outcome{crash: o.kind == kind && o.path == path, effect: e}
+	}
+}
+
+func TestKillBetweenSyncAndApply(t *testing.T) {
+	is := is.New(t)
+	for _, name := range []int{0, 1} { // a stream that is there, and one that is not
+		h := scripted(t, Options{})
+		is.NoErr(h.open())
+		is.NoErr(h.append(h.streams[0], h.sends(2), nil))
+		s := h.streams[name]
+		kind := "write"
+		if name == 1 {
+			kind = "create"
+		}
+		h.at(kind, path(s.name), without)
+		is.NoErr(h.append(s, h.sends(3), nil))
+		is.True(h.fs.down)
+		is.NoErr(h.reopen(power))
+		events, err := readAll(h.manager.Stream(s.name))
+		is.NoErr(err)
+		is.Equal(len(events), 3+2*(1-name)) // it was durable
+	}
+}
+
+// A frame that an earlier use of the file left behind the end is no loss, and no data.
+func TestStaleFrameBehindTheEnd(t *testing.T) {
+	smallJournals(t)
+	is := is.New(t)
+	f, truth := write(t, Options{MaxNames: 1}, true, false, func(add func(string, int)) {
+		add("s", 1)
+		add("s", 1)
+		add("t", 1)
+	})
+	var last string
+	for p := range f {
+		if strings.HasPrefix(p, journalDir) && p > last {
+			last = p
+		}
+	}
+	is.Equal(last, journalPath(3))
+	other := f[journalPath(1)] // its frames are of generation 1
+	b := bytes.Clone(f[last])
+	copy(b[len(bytes.TrimRight(b, "\x00"))+777:], bytes.TrimRight(other, "\x00"))
+	s, _, err := f.with(last, b).open(Options{})
+	is.NoErr(err)
+	for name, want := range truth {
+		events, err := read(s, name, 0)
+		is.NoErr(err)
+		is.True(prefix(events, want) && len(events) == len(want))
+	}
+	_, err = s.Stat("t")
+	is.NoErr(err)
+	// One of its own generation says that what lies before it was damaged.
+	own := bytes.Clone(f[last])
+	end := len(bytes.TrimRight(own, "\x00"))
+	j := &journal{number: 3, sequence: 7}
+	frame := appendLine(make([]byte, headerLen), []byte(`{"delete":"t"`))
+	j.seal(frame)
+	copy(own[end+100:], frame)
+	_, _, err = f.with(last, own).open(Options{})
+	is.True(corrupt(err))
+}
+
+func TestDeleteAndMakeAgain(t *testing.T) {
+	is := is.New(t)
+	for _, o := range []Options{{}, {JournalSize: 1}} { // in one journal, and across several
+		for _, applied := range []crash{kill, power} {
+			h := scripted(t, o)
+			is.NoErr(h.open())
+			a := h.streams[0]
+			for range 3 {
+				is.NoErr(h.append(a, h.sends(3), nil))
+				is.NoErr(h.remove(a))
+				is.NoErr(h.append(a, h.sends(2), nil))
+				is.NoErr(h.append(a, h.sends(1), nil))
+			}
+			is.NoErr(h.reopen(applied))
+			is.NoErr(h.remove(a))
+			is.NoErr(h.reopen(applied))
+			is.NoErr(h.append(a, h.sends(1), nil))
+			is.NoErr(h.reopen(applied))
+		}
+	}
+}
+
+// A stream whose file is damaged before what its journal has cannot go on. It says so, the others do, and nothing is given up.
+func TestDamagedPrefix(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(2), nil))
+	}
+	is.NoErr(h.store.Close())
+	is.NoErr(h.open())
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(1), nil))
+	}
+	f := h.fs.files()
+	a := f[path("a")]
+	lines := bytes.SplitAfter(a, []byte("\n"))
+	for what, damaged := range map[string][]byte{
+		"a bit":             bytes.Replace(a, []byte(`"n":1`), []byte(`"n":9`), 1),
+		"the last line":     append(bytes.Clone(lines[0]), lines[1][:20]...),
+		"all but a line":    lines[0],
+		"nothing left":      {},
+		"another one's":     f[path("b")],
+		"zeros in front of": append(make([]byte, 100), a...),
+		"only what follows": lines[2],
+	} {
+		s, fs, err := f.with(path("a"), damaged).open(Options{})
+		is.NoErr(err)
+		for range 3 { // and it stays so
+			for _, name := range []string{"b", "Older"} {
+				events, err := read(s, name, 0)
+				is.NoErr(err)
+				is.Equal(len(events), 3)
+			}
+			events, err := read(s, "a", 0)
+			if !corrupt(err) || len(events) > 2 {
+				t.Fatalf("%s: read yields%s, %v", what, brief(events), err)
+			}
+			err = s.Append("a", []streamlib.Event{event(t, "a", 3)})
+			if !errors.Is(err, streamlib.ErrUnavailable) {
+				t.Fatalf("%s: append: %v", what, err)
+			}
+			is.Equal(fs.contents("streams/a.unreplayed-2"), lines[2])
+			is.NoErr(s.Close())
+			s, err = openStore(fs, Options{})
+			is.NoErr(err)
+		}
+		is.NoErr(s.Delete("a")) // which is the other way on
+		is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", 0)}))
+	}
+	// The file gone altogether.
+	gone := maps.Clone(f)
+	delete(gone, path("a"))
+	s, _, err := gone.open(Options{})
+	is.NoErr(err)
+	_, err = read(s, "a", 0)
+	is.True(corrupt(err))
+}
+
+// A crash while lines are set aside leaves them in the journal.
+func TestDamagedPrefixCrash(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2); add("b", 1) })
+	s, fs, err := f.open(Options{})
+	is.NoErr(err)
+	is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", 2)}))
+	f = fs.files()
+	f[path("a")] = bytes.Replace(f[path("a")], []byte(`"n":1`), []byte(`"n":9`), 1)
+	want := bytes.SplitAfter(f[path("a")], []byte("\n"))[2]
+	for n := 1; ; n++ {
+		fs := newCrashFS(fs.rng)
+		for p, b := range f {
+			fs.plant(p, b)
+		}
+		fs.before = func(o op) outcome { return outcome{crash: o.n == n, effect: effect(n % 3)} }
+		_, err := openStore(fs, Options{})
+		if !fs.down {
+			is.NoErr(err)
+			break
+		}
+		fs.restart(crash(n % 3))
+		s, err := openStore(fs, Options{})
+		is.NoErr(err)
+		events, err := read(s, "a", 0)
+		is.True(corrupt(err))
+		is.Equal(len(events), 0)
+		is.Equal(fs.contents("streams/a.unreplayed-2"), want)
+		events, err = read(s, "b", 0)
+		is.NoErr(err)
+		is.True(prefix(events, truth["b"]) && len(events) == 1)
+	}
+}
+
+// lines counts a log's records.
+type lines struct{ n int }
+
+func (l *lines) Write(b []byte) (int, error) { l.n++; return len(b), nil }
+
+func TestJournalOfManyStreams(t *testing.T) {
+	is := is.New(t)
+	const streams = 20_000
+	count := &lines{}
+	o := Options{MaxOpen: 64, MaxNames: streams + 1, NoSync: true, Log: slog.New(slog.NewTextHandler(count, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	h := scripted(t, o)
+	is.NoErr(h.open())
+	for i := range streams {
+		name := fmt.Sprint("s", i)
+		is.NoErr(h.store.Append(name, []streamlib.Event{event(t, name, 0)}))
+		is.True(h.fs.handles <= o.MaxOpen+4)
+	}
+	h.fs.restart(kill)
+	count.n = 0
+	s, err := openStore(h.fs, o)
+	is.NoErr(err)
+	is.Equal(h.fs.handles, 0)
+	is.True(count.n < 10) // it is told, and not once a stream
+	names, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(len(names), streams)
+	for i := range streams {
+		is.NoErr(s.Append(fmt.Sprint("s", i), []streamlib.Event{event(t, fmt.Sprint("s", i), 1)}))
+	}
+	count.n = 0
+	is.NoErr(s.Close())
+	is.True(count.n < 10)
+	is.Equal(h.fs.handles, 0)
+}
+
+// Journals wait for their checkpoints for as long as it takes; they go in order.
+func TestCheckpointsWait(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{JournalSize: 1, MaxOpen: 2})
+	is.NoErr(h.open())
+	for range 5 {
+		for _, s := range h.streams {
+			is.NoErr(h.append(s, h.sends(1), nil))
+		}
+	}
+	is.Equal(len(h.store.full), 15)
+	for i := range 7 {
+		is.True(h.store.checkpoint())
+		is.True(h.fs.contents(journalPath(uint64(i+1))) == nil)
+		is.True(h.fs.contents(journalPath(uint64(i+2))) != nil)
+	}
+	is.NoErr(h.reopen(power))
+	is.Equal(len(h.store.full), 0)
+}
+
+// A file that is closed to make room has no bytes that were not synced.
+func TestEvictedFileIsSynced(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	for range 3 {
+		for _, s := range h.streams {
+			is.NoErr(h.append(s, h.sends(1), nil))
+			open := path(s.name)
+			is.True(slices.Equal(h.fs.loose(), []string{open}))
+			is.True(h.fs.handles <= 2) // with the journal
+		}
+	}
+	// Where that sync fails, nothing more is acknowledged.
+	h.watch = func(o op) outcome {
+		if o.kind == "sync" && strings.HasPrefix(o.path, streamsDir) {
+			return outcome{err: errors.New("bad sector")}
+		}
+		return outcome{}
+	}
+	is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+	is.NoErr(h.last) // it is in the journal
+	is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+	is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+	is.NoErr(h.reopen(cold))
+}
+
+func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	is.NoErr(h.append(h.streams[0], h.sends(3), nil))
+	h.watch = func(o op) outcome { // only what is there can be written
+		h.fs.limited, h.fs.room = strings.HasPrefix(o.path, streamsDir), 100
+		return outcome{}
+	}
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(4), nil))
+		is.True(errors.Is(h.last, streamlib.ErrFull))
+		is.NoErr(h.read(s))
+	}
+	is.NoErr(h.remove(h.streams[0]))
+	is.NoErr(h.last)
+	h.watch = func(op) outcome { h.fs.limited = false; return outcome{} }
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(4), nil))
+		is.NoErr(h.last)
+	}
+	is.NoErr(h.reopen(power))
+}
+
+// After a sync that failed, the page cache shows what the disk does not have, and says that it is clean.
+func TestFailedSyncThenWarmCache(t *testing.T) {
+	is := is.New(t)
+	for _, reached := range []effect{without, partly, wholly} {
+		h := scripted(t, Options{})
+		is.NoErr(h.open())
+		a := h.streams[0]
+		is.NoErr(h.append(a, h.sends(2), nil))
+		h.watch = func(o op) outcome {
+			if o.kind == "sync" {
+				return outcome{err: errors.New("bad sector"), effect: reached}
+			}
+			return outcome{}
+		}
+		seen := 0
+		is.NoErr(h.append(a, h.sends(3), nil))
+		is.True(h.last != nil && !promised(h.last)) // open
+		for batch, err := range h.manager.Stream("a").Read(t.Context(), 0, streamlib.MaxOffset) {
+			is.NoErr(err)
+			seen += len(batch)
+		}
+		is.Equal(seen, 2)
+		is.NoErr(h.append(a, h.sends(3), nil))
+		is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+		is.True(h.store.Close() != nil)
+		h.watch = nil
+		is.NoErr(h.reopen(kill)) // found is what the cache shows
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.last)
+		is.NoErr(h.reopen(power)) // and that is durable
+		events, err := readAll(h.manager.Stream("a"))
+		is.NoErr(err)
+		is.Equal(len(events), 6)
+	}
+}
+
+// What a deletion removes is what the stream owns: "%41.json" is the file of "A", and would be the older one of "%41".
+func TestDeleteLeavesOthersFiles(t *testing.T) {
+	is := is.New(t)
+	pairs := [][2]string{{"A", "%41"}, {".x", "%2ex"}, {"con", "%63on"}, {"%41", "%2541"}}
+	for _, pair := range pairs {
+		s, _, err := files{}.open(Options{})
+		is.NoErr(err)
+		for _, name := range pair {
+			is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+		}
+		is.NoErr(s.Delete(pair[1]))
+		events, err := read(s, pair[0], 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
+	}
+}
+
+// A checkpoint that syncs a file just before an append writes to it has not synced that.
+func TestCheckpointDuringApply(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{JournalSize: 1})
+	is.NoErr(h.open())
+	a := h.streams[0]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.append(a, h.sends(1), nil))
+	h.watch = func(o op) outcome {
+		if o.kind == "write" && o.path == path("a") {
+			h.watch = func(op) outcome { return outcome{} }
+			is.True(h.store.checkpoint())
+		}
+		return outcome{}
+	}
+	is.NoErr(h.append(a, h.sends(1), nil))
+	for h.store.checkpoint() {
+	}
+	is.Equal(h.fs.loose(), nil)
+	is.NoErr(h.reopen(power))
+}
+
+// A stream that is made again while an old journal that names it is checkpointed has no file yet.
+func TestCheckpointDuringCreate(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{JournalSize: 1})
+	is.NoErr(h.open())
+	a := h.streams[0]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.remove(a))
+	h.watch = func(o op) outcome {
+		if o.kind == "create" && o.path == path("a") {
+			h.watch = func(op) outcome { return outcome{} }
+			is.True(h.store.checkpoint())
+		}
+		return outcome{}
+	}
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.reopen(power))
+}
+
+func TestDeleteDuringEviction(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.append(b, h.sends(1), nil)) // not synced
+	deleted := false
+	h.watch = func(o op) outcome {
+		if o.kind == "sync" && o.path == path("b") {
+			h.watch = func(op) outcome { return outcome{} }
+			is.NoErr(h.remove(b))
+			deleted = true
+		}
+		return outcome{}
+	}
+	for range h.store.Read("a", 0, 1) { // in use
+		for range h.store.Read("b", 0, 1) { // and closed, to make room, by its reader
+		}
+	}
+	is.True(deleted)
+	is.NoErr(h.store.Close())
+	is.Equal(h.fs.handles, 0)
+}
+
+// Too few descriptors are no reason to fail: a checkpoint needs none.
+func TestCheckpointWithoutDescriptors(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{JournalSize: 1, MaxOpen: 1})
+	is.NoErr(h.open())
+	for range 3 {
+		for _, s := range h.streams {
+			is.NoErr(h.append(s, h.sends(1), nil))
+		}
+	}
+	h.watch = func(o op) outcome {
+		if o.kind == "open" || o.kind == "create" {
+			return outcome{err: os.ErrPermission}
+		}
+		return outcome{}
+	}
+	for range 9 {
+		is.True(h.store.checkpoint())
+	}
+}
+
+// One file that must not be written is one stream that takes no appends.
+func TestReadOnlyFile(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.append(b, h.sends(1), nil))
+	is.NoErr(h.store.Close())
+	is.NoErr(h.open())
+	h.watch = func(o op) outcome {
+		if o.kind == "open" && o.path == path("a") && o.writable {
+			return outcome{err: os.ErrPermission}
+		}
+		return outcome{}
+	}
+	is.NoErr(h.read(a))
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+	is.NoErr(h.append(b, h.sends(1), nil))
+	is.NoErr(h.last)
+	h.watch = nil
+	is.NoErr(h.append(a, h.sends(1), nil)) // it is looked at again
+	is.NoErr(h.last)
+	is.NoErr(h.reopen(power))
+}
+
+func TestKillDuringConversion(t *testing.T) {
+	is := is.New(t)
+	for _, name := range []string{"Older", "older", strings.Repeat("O", 200)} {
+		for n := 1; ; n++ {
+			h := scripted(t, Options{})
+			s := &truth{name: name, states: []*state{{}}}
+			h.streams = append(h.streams[:2], s)
+			h.plant(s, 4)
+			is.NoErr(h.open())
+			from := h.fs.ops
+			h.watch = func(o op) outcome { return outcome{crash: o.n == from+n, effect: effect(n % 3)} }
+			is.NoErr(h.read(s))
+			if !h.fs.down {
+				is.NoErr(h.reopen(kill))
+				break
+			}
+			h.watch = nil
+			h.fs.restart(kill) // a start that sees what is not durable goes on with it, and then the power goes
+			is.NoErr(h.open())
+			is.NoErr(h.append(s, h.sends(2), nil))
+			is.NoErr(h.last)
+			is.NoErr(h.reopen(power))
+		}
+	}
+}
+
+func TestOlderFormDamaged(t *testing.T) {
+	is := is.New(t)
+	const event = `{"offset":"0000000000000000","eventStreamId":"x","data":1,"createdAt":"2024-01-08T00:00:00.000Z"}`
+	for _, older := range []string{
+		`{"events":[` + event,
+		`{"events":[` + event + `]`,
+		`{"events":[` + event + `]} {}`,
+		`{"events":[` + event + `,` + event + `]}`,
+		`{"events":{}}`,
+		`{"events":[{"offset":"x","data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`,
+		`{"events":[` + strings.Replace(event, "2024-01-08T00:00:00.000Z", "9999-12-31T23:59:59.999-01:00", 1) + `]}`,
+		`{"events":[` + strings.Replace(event, "1,", `"`+strings.Repeat("x", maxLine)+`",`, 1) + `]}`,
+		`{"events":[` + strings.Replace(event, `"data":1,`, ``, 1) + `]}`,
+	} {
+		f := files{formatFile: []byte(format), path("x"): []byte(older)}
+		s, fs, err := f.open(Options{})
+		is.NoErr(err)
+		events, err := read(s, "x", 0)
+		is.True(corrupt(err))
+		is.Equal(len(events), 0)
+		is.True(errors.Is(s.Append("x", events0(t)), streamlib.ErrUnavailable))
+		is.Equal(string(fs.contents(path("x"))), older) // untouched
+		is.NoErr(s.Delete("x"))
+		is.NoErr(s.Append("x", events0(t)))
+	}
+}
+
+func events0(t *testing.T) []streamlib.Event { return []streamlib.Event{event(t, "x", 0)} }
+
+func TestLongestName(t *testing.T) {
+	is := is.New(t)
+	for _, name := range []string{
+		strings.Repeat("a", 255), strings.Repeat("a", 220), strings.Repeat("a", 221), strings.Repeat("A", 255), strings.Repeat(`"`, 255),
+		strings.Repeat("😀", 63), strings.Repeat(".", 255), "~" + strings.Repeat("0", 64),
+	} {
+		s, fs, err := files{}.open(Options{})
+		is.NoErr(err)
+		is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+		names, err := s.List("", "", 0)
+		is.NoErr(err)
+		is.Equal(names, []string{name})
+		fs.restart(power)
+		s, err = openStore(fs, Options{})
+		is.NoErr(err)
+		events, err := read(s, name, 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+		for p := range fs.files() {
+			is.True(len(p)-len("streams/") < 255-len(".unreplayed-0000000000000000"))
+		}
+		is.NoErr(s.Delete(name))
+		names, err = s.List("", "", 0)
+		is.NoErr(err)
+		is.Equal(len(names), 0)
+	}
+}
+
+func TestNewerFormat(t *testing.T) {
+	is := is.New(t)
+	for _, newer := range []string{"durable-streams 2\n", "", "durable-streams 1", format + "x", strings.Repeat("x", 1000)} {
+		f, _ := write(t, Options{}, true, false, func(add func(string, int)) { add("a", 1) })
+		f[formatFile] = []byte(newer)
+		_, fs, err := f.open(Options{})
+		is.True(err != nil)
+		is.Equal(fs.files(), f)
+		for _, n := range fs.root.entries {
+			is.Equal(len(n.since)+len(n.moves), 0)
+		}
+	}
+}
+
+func TestUnknownControlRecord(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
+	f[path("a")] = appendLine(f[path("a")], []byte(`{"trimmed":1`))
+	s, fs, err := f.open(Options{})
+	is.NoErr(err)
+	events, err := read(s, "a", 0)
+	is.True(corrupt(err))
+	is.True(prefix(events, truth["a"]) && len(events) == 2)
+	is.True(errors.Is(s.Append("a", []streamlib.Event{event(t, "a", 2)}), streamlib.ErrUnavailable))
+	is.Equal(fs.contents(path("a")), f[path("a")])
+}
+
+// The order is the offset's, and time does not go back, across starts too.
+func TestClockJumpsBack(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	var last time.Time
+	for i := range 6 {
+		m := streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: func() time.Time { return now }})
+		r, err := m.Stream("a").Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{[]byte("1"), []byte("2")}})
+		is.NoErr(err)
+		is.Equal(int(r.Events[0].Offset), 2*i)
+		for _, e := range r.Events {
+			is.True(!e.CreatedAt().Before(last))
+			last = e.CreatedAt()
+		}
+		now = now.Add(-time.Hour * 24 * 365)
+		if i%2 == 1 {
+			h.fs.restart(kill)
+			is.NoErr(h.open())
+		}
+	}
+}
