@@ -99,23 +99,13 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 // openStorage takes the folder, and opens what is in it unless the storage is memory.
 func openStorage(o options, log *slog.Logger) (streamlib.Storage, error) {
 	if o.storage == "fs" {
-		return disk.Open(o.dir, disk.Options{NoSync: o.sync == "none", MaxOpen: maxOpen(), Log: log})
+		return disk.Open(o.dir, disk.Options{NoSync: o.sync == "none", Log: log})
 	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, err
 	}
 	lock, err := disk.Lock(o.dir)
 	return locked{streamlib.NewMemory(), lock}, err
-}
-
-// maxOpen is how many streams' files may be open: a quarter of what this process may have, and the rest is for connections.
-// The soft limit is the hard one by now: package os has raised it.
-func maxOpen() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0 // the storage's own
-	}
-	return int(min(max(limit.Cur/4, 4), 512))
 }
 
 // locked is a storage that gives the folder back when it is closed.

@@ -27,7 +27,7 @@ import (
 type Options struct {
 	// NoSync acknowledges what the operating system has and the disk may not have yet: for tests and for data that may be lost.
 	NoSync      bool
-	MaxOpen     int          // files of streams to keep open; 0 is 512, or half of what the process may have open where that is less
+	MaxOpen     int          // files of streams to keep open; 0 is 512, or a quarter of what the process may have open where that is less
 	JournalSize int64        // how large a journal grows before the next one is begun, in bytes; 0 is 64 MiB
 	MaxNames    int          // how many streams it names before that; 0 is 4,096
 	Log         *slog.Logger // nil discards
@@ -120,13 +120,13 @@ func newStore(root fsys, o Options) *Store {
 	return s
 }
 
-// maxOpen leaves half of the descriptors that the process may have to others.
+// maxOpen is a quarter of the descriptors that the process may have; the rest is for others, such as connections.
 func maxOpen() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 512
 	}
-	return int(min(512, limit.Cur/2))
+	return int(min(max(limit.Cur/4, 4), 512))
 }
 
 const format = "durable-streams 1\n"
