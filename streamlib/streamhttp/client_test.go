@@ -73,6 +73,7 @@ func TestFollowGoesOnOverRestarts(t *testing.T) {
 		switch next++; next {
 		case 20:
 			server.stop()
+			is.Equal(len(waits), 0) // a connection that broke alone was made again at once
 			return
 		case 10:
 			server.stop()
@@ -86,6 +87,9 @@ func TestFollowGoesOnOverRestarts(t *testing.T) {
 			continue
 		case 11:
 			<-restarted
+			for len(waits) > 0 {
+				<-waits
+			}
 		}
 		if next%3 == 0 {
 			server.stop()
@@ -216,9 +220,12 @@ func TestFollowResumesByItsLastEvent(t *testing.T) {
 			next(w, r)
 		}
 	}
-	client, _ := script(t, note(frames("retry: 1\nid: 6\n\n")), note(frames("id: 6\n\n"+wire(7)+"id: 0000000000000009\n\n")), note(refuse(410)))
-	for range client.Stream("s").Follow(t.Context(), streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
+	client, _ := script(t, note(frames("retry: 1\nid: 6\n\n")), note(frames("id: 6\n\n"+wire(7)+"id: 0000000000000009\n\n")), note(frames("id: 9\n\n"+wire(9))))
+	var last error
+	for _, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
+		last = err
 	}
+	is.True(strings.Contains(last.Error(), "left out or repeated")) // 9 was passed
 	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 0000000000000006", "offset=now&type=x 0000000000000009"})
 }
 
@@ -241,29 +248,40 @@ func TestFollowLast(t *testing.T) {
 }
 
 func TestSilentConnectionIsTakenForLost(t *testing.T) {
-	var n atomic.Int64
-	wrap := func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if n.Add(1) > 1 {
-				h.ServeHTTP(w, r)
-				return
+	opening := frames("retry: 1000\nid: -1\n\n")
+	for _, test := range []struct {
+		name  string
+		first http.HandlerFunc
+		fails bool
+	}{
+		{"before it began", func(http.ResponseWriter, *http.Request) {}, true},
+		{"once it began", func(w http.ResponseWriter, r *http.Request) { opening(w, r); _ = http.NewResponseController(w).Flush() }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var n atomic.Int64
+			wrap := func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if n.Add(1) > 1 {
+						h.ServeHTTP(w, r)
+						return
+					}
+					test.first(w, r)
+					<-r.Context().Done() // as where the network has gone
+				})
 			}
-			frames("retry: 1000\nid: -1\n\n")(w, r)
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done() // as where the network has gone
+			bubbleAround(t, wrap, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+				is := is.New(t)
+				start := time.Now()
+				add(t, m.Stream("s"), "0")
+				for events, err := range client.Stream("s").Subscribe(t.Context(), 0) {
+					is.Equal(err != nil, test.fails)
+					is.Equal(len(events) == 1, !test.fails)
+					break
+				}
+				is.Equal(time.Since(start), 45*time.Second)
+			})
 		})
 	}
-	bubbleAround(t, wrap, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
-		is := is.New(t)
-		start := time.Now()
-		add(t, m.Stream("s"), "0")
-		for events, err := range client.Stream("s").Subscribe(t.Context(), 0) {
-			is.NoErr(err)
-			is.Equal(len(events), 1)
-			break
-		}
-		is.Equal(time.Since(start), 45*time.Second)
-	})
 }
 
 // cut passes requests on to the server, and cuts the first n answers off when all has been done.

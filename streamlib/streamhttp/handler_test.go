@@ -15,7 +15,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -412,11 +414,87 @@ func TestCorruptionFoundLateBreaksTheAnswerOff(t *testing.T) {
 	}
 }
 
+func TestLongAnswersAreSentInChunks(t *testing.T) {
+	for _, lines := range []bool{false, true} {
+		t.Run(fmt.Sprint("lines ", lines), func(t *testing.T) {
+			is := is.New(t)
+			client, m := serve(t, streamhttp.Config{})
+			want := add(t, m.Stream("s"), slices.Repeat([]string{`"` + strings.Repeat("x", 1000) + `"`}, 1000)...)
+			req, err := http.NewRequestWithContext(t.Context(), "GET", client.URL+"/streams/s/events", nil)
+			is.NoErr(err)
+			if lines {
+				req.Header.Set("Accept", "application/x-ndjson")
+			}
+			resp, err := http.DefaultClient.Do(req)
+			is.NoErr(err)
+			defer resp.Body.Close()
+			is.Equal(resp.ContentLength, int64(-1)) // it was not all in memory at once
+			body, err := io.ReadAll(resp.Body)
+			is.NoErr(err)
+			var got []streamlib.Event
+			if lines {
+				body = bytes.ReplaceAll(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"), []byte(","))
+				body = fmt.Appendf(nil, `{"events":[%s]}`, body)
+			}
+			is.NoErr(json.Unmarshal(body, &struct{ Events *[]streamlib.Event }{&got}))
+			is.Equal(len(got), len(want))
+			for i := range want {
+				is.Equal(got[i].String(), want[i].String())
+			}
+		})
+	}
+}
+
+func TestLastOfATypeIsFoundFarBack(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	data := slices.Repeat([]string{"0"}, 10_000)
+	for _, i := range []int{10, 5_000, 9_000, 9_001} {
+		data[i] = `{"type":"x"}`
+	}
+	add(t, m.Stream("s"), data...)
+	for n, want := range map[int][]streamlib.Offset{1: {9_001}, 2: {9_000, 9_001}, 3: {5_000, 9_000, 9_001}, 4: {10, 5_000, 9_000, 9_001}, 5: {10, 5_000, 9_000, 9_001}} {
+		var got []streamlib.Offset
+		for events, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{Last: n, Types: []string{"x"}}) {
+			is.NoErr(err)
+			for _, e := range events {
+				got = append(got, e.Offset)
+			}
+		}
+		is.Equal(got, want)
+	}
+}
+
+// meddling is a storage that calls then behind each Stat.
+type meddling struct {
+	streamlib.Storage
+	then func()
+}
+
+func (m *meddling) Stat(name string) (streamlib.Info, error) {
+	info, err := m.Storage.Stat(name)
+	if m.then != nil {
+		m.then()
+	}
+	return info, err
+}
+
+func TestLastIsSoManyWhileOthersAppend(t *testing.T) {
+	is := is.New(t)
+	storage := &meddling{Storage: streamlib.NewMemory()}
+	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+	add(t, m.Stream("s"), abc...)
+	storage.then = func() { add(t, m.Stream("s"), abc[0]) }
+	is.Equal(ask(t, client, "GET /streams/s/events?last=1", nil).body, events(event(2, abc[2])))
+	is.Equal(ask(t, client, "GET /streams/s/events?last=1&type=a", nil).body, events(event(3, abc[0])))
+}
+
 // endless is a body that never ends, and counts what was taken of it.
-type endless struct{ taken int64 }
+type endless struct{ taken atomic.Int64 }
 
 func (e *endless) Read(b []byte) (int, error) {
-	e.taken += int64(len(b))
+	e.taken.Add(int64(len(b)))
 	return len(b), nil
 }
 
@@ -441,7 +519,7 @@ func TestTooLargeBodiesAreRefusedEarly(t *testing.T) {
 			is.NoErr(err)
 			resp.Body.Close()
 			is.Equal(resp.StatusCode, 413)
-			is.True(body.taken < 64<<20) // what buffers took, and not gigabytes
+			is.True(body.taken.Load() < 64<<20) // what buffers took, and not gigabytes
 		})
 	}
 }

@@ -156,16 +156,20 @@ type answer struct {
 	c     *http.ResponseController
 	code  int
 	lines bool
-	buf   *[]byte
-	count int // of events
+	buf   *[]byte // nil before the first event: who waits for one holds none
+	count int     // of events
 	sent  bool
 }
 
 func newAnswer(w http.ResponseWriter, code int, lines bool) *answer {
-	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines, buf: largeBuffers.get()}
+	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines}
 }
 
-func (a *answer) release() { largeBuffers.put(a.buf) }
+func (a *answer) release() {
+	if a.count > 0 {
+		largeBuffers.put(a.buf)
+	}
+}
 
 // addAll adds those events that have one of types, up to limit in all, and tells whether it takes more.
 func (a *answer) addAll(events []streamlib.Event, types []string, limit int) (more bool, err error) {
@@ -184,6 +188,9 @@ func (a *answer) addAll(events []streamlib.Event, types []string, limit int) (mo
 }
 
 func (a *answer) add(e streamlib.Event) error {
+	if a.buf == nil {
+		a.buf = largeBuffers.get()
+	}
 	b := *a.buf
 	switch {
 	case a.lines:
@@ -226,6 +233,9 @@ func (a *answer) flush() error {
 
 // end sends what is left.
 func (a *answer) end() error {
+	if a.buf == nil {
+		a.buf = new([]byte)
+	}
 	switch {
 	case a.lines:
 	case a.count == 0:
@@ -236,7 +246,5 @@ func (a *answer) end() error {
 	if !a.sent {
 		a.w.Header()["Content-Length"] = []string{strconv.Itoa(len(*a.buf))}
 	}
-	err := cmp.Or(a.flush(), a.c.Flush())
-	_ = a.c.SetWriteDeadline(time.Time{}) // the connection may go on with other handlers
-	return err
+	return a.flush()
 }

@@ -19,6 +19,7 @@ func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Serv
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 10 * time.Second, // the handler bounds the time for a body
+		WriteTimeout:      5 * time.Minute,  // and for what it writes at length
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),

@@ -139,15 +139,13 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames 
 	return f
 }
 
-// close is called before the handler returns: nothing may be written afterwards.
+// close is called before the handler returns: nothing may be written afterwards. Net/http takes the deadline away.
 func (f *frames) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
 	f.beat.Stop()
-	if f.stop() {
-		_ = f.c.SetWriteDeadline(time.Time{}) // the connection may go on with other handlers
-	}
+	f.stop()
 }
 
 // ping is the timer's.

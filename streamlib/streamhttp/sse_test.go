@@ -3,6 +3,7 @@ package streamhttp_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,6 +186,54 @@ func TestAllStreamsOnOneConnection(t *testing.T) {
 	is.Equal(some.block(), named("b/c", 0, `{"type":"x"}`))
 }
 
+// during calls f while the first bytes are written.
+type during struct {
+	http.ResponseWriter
+	f *func()
+}
+
+func (d during) Unwrap() http.ResponseWriter { return d.ResponseWriter }
+
+func (d during) Write(b []byte) (int, error) {
+	if f := *d.f; f != nil {
+		*d.f = nil
+		f()
+	}
+	return d.ResponseWriter.Write(b)
+}
+
+func TestWhatIsAppendedDuringTheOpeningIsNotMissed(t *testing.T) {
+	for _, test := range []struct{ path, accept string }{{"/streams/s", ""}, {"/streams", "text/event-stream"}} {
+		t.Run(test.path, func(t *testing.T) {
+			is := is.New(t)
+			m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+			h := streamhttp.NewHandler(m, streamhttp.Config{})
+			meanwhile := func() { add(t, m.Stream("s"), "0") }
+			client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(during{w, &meanwhile}, r) }))
+			s := subscribe(t, client, test.path, "Accept: "+test.accept)
+			s.block()
+			add(t, m.Stream("s"), "1")
+			is.True(strings.HasSuffix(s.block(), "data: "+event(0, "0")+"\n"))
+		})
+	}
+}
+
+func TestAppendMayTakeLongerThanItsBody(t *testing.T) {
+	slow := streamlib.Hooks{Timeout: time.Hour, Before: []streamlib.BeforeHook{{ID: "slow", Run: func(ctx context.Context, _ string, _ json.RawMessage) error {
+		select {
+		case <-time.After(3 * time.Minute):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}}}
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Factory(streamlib.Plain).WithHooks(slow), streamlib.Options{})
+	around := func(http.Handler) http.Handler { return streamhttp.NewHandler(m, streamhttp.Config{}) }
+	bubbleAround(t, around, func(t *testing.T, client *streamhttp.Client, _ *streamlib.Manager, _ func() net.Conn) {
+		add(t, client.Stream("s"), "0")
+	})
+}
+
 func TestLongPollAnswersAtTheFirstEvent(t *testing.T) {
 	is := is.New(t)
 	client, m := serve(t, streamhttp.Config{})
@@ -332,6 +382,19 @@ func TestSlowBodiesEnd(t *testing.T) {
 	}
 }
 
+func TestAnswerThatNobodyTakesEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn) {
+		is := is.New(t)
+		conn := connect()
+		fmt.Fprintf(conn, "POST /streams/s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{\"data\":0}")
+		time.Sleep(6 * time.Minute)
+		synctest.Wait()
+		rest, err := io.ReadAll(conn)
+		is.NoErr(err)
+		is.Equal(len(rest), 0)
+	})
+}
+
 func TestLongPollEndsEmpty(t *testing.T) {
 	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
 		is := is.New(t)
@@ -345,15 +408,18 @@ func TestLongPollEndsEmpty(t *testing.T) {
 }
 
 func TestSubscriptionsOutliveTheTimesForAnswers(t *testing.T) {
-	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+	var asked atomic.Int64
+	count := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1); h.ServeHTTP(w, r) })
+	}
+	bubbleAround(t, count, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
 		is := is.New(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		var got []streamlib.Event
 		var end error
 		var wait sync.WaitGroup
-		reconnected := false
 		wait.Go(func() {
-			for events, err := range client.Stream("s").Follow(ctx, streamhttp.Follow{Reconnecting: func(error) { reconnected = true }}) {
+			for events, err := range client.Stream("s").Subscribe(ctx, 0) {
 				got, end = append(got, events...), err
 			}
 		})
@@ -361,7 +427,7 @@ func TestSubscriptionsOutliveTheTimesForAnswers(t *testing.T) {
 		add(t, m.Stream("s"), "0")
 		synctest.Wait()
 		is.Equal(len(got), 1)
-		is.True(!reconnected)
+		is.Equal(asked.Load(), int64(1))
 		cancel()
 		wait.Wait()
 		is.True(errors.Is(end, context.Canceled))
