@@ -304,6 +304,39 @@ func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
 	is.NoErr(h.reopen(power))
 }
 
+// On a full disk a start needs no room, and reading and deleting need none after it.
+func TestStartOnFullDisk(t *testing.T) {
+	is := is.New(t)
+	smallJournals(t)
+	for _, closed := range []bool{true, false} {
+		h := scripted(t, Options{})
+		is.NoErr(h.open())
+		a, b := h.streams[0], h.streams[1]
+		is.NoErr(h.append(a, h.sends(3), nil))
+		is.NoErr(h.append(b, h.sends(3), nil))
+		h.fs.limited, h.fs.room = true, 0
+		for range 100 {
+			is.NoErr(h.append(a, h.sends(4), nil)) // what is taken back leaves bytes that a start would keep
+		}
+		is.True(errors.Is(h.last, streamlib.ErrFull))
+		if closed {
+			is.NoErr(h.store.Close())
+		}
+		h.fs.restart(kill)
+		is.NoErr(h.open())
+		h.fs.room = 0 // somebody else took what the journal had
+		is.NoErr(h.look())
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.True(errors.Is(h.last, streamlib.ErrFull))
+		is.NoErr(h.remove(b))
+		is.NoErr(h.last)
+		is.NoErr(h.reopen(power))
+		h.fs.room = 1 << 20
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.last)
+	}
+}
+
 // After a sync that failed, the page cache shows what the disk does not have, and says that it is clean.
 func TestFailedSyncThenWarmCache(t *testing.T) {
 	is := is.New(t)

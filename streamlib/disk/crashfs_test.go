@@ -490,7 +490,9 @@ func (c *crashFS) remove(path string) error {
 	if path == "" || n == nil {
 		return pathError("remove", path, fs.ErrNotExist)
 	}
-	n.links--
+	if n.links--; n.links == 0 {
+		c.room += n.live.size
+	}
 	m := move{from: base}
 	m.apply(dir.entries)
 	dir.moves = append(dir.moves, m)

@@ -202,7 +202,7 @@ func (s *Store) keepTorn(j *journal) error {
 		return nil
 	}
 	kept := fmt.Sprintf("%s.torn-%d", j.path, j.end)
-	n, err := s.copyTail(j.file, j.end, j.allocated, kept)
+	n, err := s.keep(j.file, j.end, j.allocated, kept)
 	if err != nil || n == 0 {
 		return err
 	}
@@ -231,6 +231,19 @@ func (s *Store) copyTail(f io.ReaderAt, from, to int64, path string) (n int64, e
 	}
 	_, err = io.Copy(io.NewOffsetWriter(out, 0), io.NewSectionReader(f, from, n))
 	return n, errors.Join(err, out.sync(), out.close(), s.fs.syncDir(path[:strings.IndexByte(path, '/')]))
+}
+
+// keep is copyTail for what was not acknowledged: that there is no room for it is no reason not to start.
+func (s *Store) keep(f io.ReaderAt, from, to int64, path string) (int64, error) {
+	n, err := s.copyTail(f, from, to, path)
+	if classify(err) != streamlib.ErrFull {
+		return n, err
+	}
+	s.options.Log.Error("what was not acknowledged is cut off, and there is no room to keep it", "bytes", n, "kept", path, "error", err)
+	if err := s.fs.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	return 0, nil
 }
 
 // replay makes the stream's file what the journals say, durably. Doing it twice is harmless.
@@ -346,7 +359,7 @@ func (s *Store) cut(l *log, pos, size int64, next streamlib.Offset) error {
 		return nil
 	}
 	kept := fmt.Sprintf("%s/%s.torn-%d", streamsDir, stem(l.name), pos)
-	n, err := s.copyTail(l.file, pos, size, kept)
+	n, err := s.keep(l.file, pos, size, kept)
 	if err != nil {
 		return err
 	}

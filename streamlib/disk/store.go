@@ -274,6 +274,10 @@ func (s *Store) commit(batch []*request) {
 		s.frame = frame
 	}
 	if err := s.begin(); err != nil {
+		if held[0].events == nil && classify(err) == streamlib.ErrFull && s.settled() {
+			fail(s.deleteAtOnce(held[0]))
+			return
+		}
 		fail(refused(err))
 		return
 	}
@@ -544,6 +548,26 @@ func removeStream(fsys fsys, name string) error {
 	if err := fsys.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nil
+}
+
+// settled tells that no journal names anything.
+func (s *Store) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal == nil && len(s.full) == 0
+}
+
+// deleteAtOnce deletes a stream where there is no room to begin a journal, and none that would make it again.
+func (s *Store) deleteAtOnce(r *request) error {
+	if err := removeStream(s.fs, r.name); err != nil {
+		return err
+	}
+	if err := s.fs.syncDir(streamsDir); err != nil {
+		s.fail(err)
+		return err
+	}
+	s.publish(r)
 	return nil
 }
 
