@@ -273,6 +273,7 @@ func (a *appender) failed(err error) error {
 	if errors.Is(err, errReaderGone) { // the input was not read to its end
 		err = errors.New("stdout was closed")
 	}
+	err = nobodyThere(err)
 	if a.count == 0 {
 		return a.explain(a.name, fmt.Errorf("%w; nothing was appended", err))
 	}

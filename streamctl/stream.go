@@ -69,15 +69,37 @@ func (c *call) explain(name string, err error) error {
 		return err
 	}
 	operation := strings.TrimPrefix(c.name, "stream ")
+	err = nobodyThere(err)
 	if quoted := strconv.Quote(name); name != "" && !strings.Contains(err.Error(), quoted) {
 		err = fmt.Errorf("%s %s: %w", operation, quoted, err)
+	} else if name == "" {
+		err = fmt.Errorf("%s: %w", operation, err)
 	}
 	_, gone := errors.AsType[*streamlib.GoneError](err)
-	switch {
-	case unreachable(err):
-		return hintError{err, "streamctl server start, and no --server and no DURABLE_STREAMS_URL"}
-	case gone, errors.Is(err, streamlib.ErrDeleted):
+	if gone || errors.Is(err, streamlib.ErrDeleted) {
 		return hintError{err, fmt.Sprintf("streamctl %s -n %s --offset -1, which begins again", c.name, name)}
+	}
+	return err
+}
+
+// nobodyThere says in fewer words that no connection could be made, where that is the error.
+func nobodyThere(err error) error {
+	if !unreachable(err) {
+		return err
+	}
+	refused, _ := errors.AsType[*net.OpError](err)
+	where := "the server's address"
+	if request, ok := errors.AsType[*url.Error](err); ok {
+		where, _, _ = strings.Cut(request.URL, "/streams")
+	}
+	return hintError{fmt.Errorf("no server answers at %s: %w", where, refused.Err),
+		"streamctl server start, then the same without --server and DURABLE_STREAMS_URL"}
+}
+
+// bare returns err without the request that it was met with.
+func bare(err error) error {
+	if request, ok := errors.AsType[*url.Error](err); ok {
+		return request.Err
 	}
 	return err
 }
@@ -138,18 +160,18 @@ func (c *call) follow(ctx context.Context, name string, f streamhttp.Follow, sho
 	if err != nil {
 		return err
 	}
-	why := ""
+	told := false
 	f.Reconnecting = func(err error) {
-		if err.Error() != why { // not again and again
-			why = err.Error()
-			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), name, err)
+		if !told { // not again and again
+			told = true
+			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), name, bare(err))
 		}
 	}
 	for events, err := range client.Stream(name).Follow(ctx, f) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		why = ""
+		told = false
 		done := false
 		if err == nil {
 			done, err = show(events)
@@ -184,10 +206,10 @@ func subscribeAll(ctx context.Context, c *call) error {
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
 			case refused && refusal.Status != http.StatusServiceUnavailable, !answered && unreachable(err):
-				return c.explain("", fmt.Errorf("subscribe to all: %w", err))
+				return c.explain("", err)
 			case err != nil && !told:
 				told = true
-				fmt.Fprintf(c.stderr, "streamctl: subscribe to all: the connection was lost: %v; connecting again, without what is appended meanwhile\n", err)
+				fmt.Fprintf(c.stderr, "streamctl: subscribe to all: the connection was lost: %v; connecting again, without what is appended meanwhile\n", bare(err))
 			case err == nil:
 				told, answered = false, true
 				if err := c.printEvents(events); err != nil {
