@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -649,9 +648,4 @@ func brief(events []streamlib.Event) string {
 		fmt.Fprintf(&b, " %d:%s", e.Offset, data)
 	}
 	return b.String()
-}
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(m.Run())
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ type request struct {
 // has it. It replays what a former process left in the journal; where that is damaged it is *streamlib.CorruptError. It
 // starts one goroutine, for checkpoints, which Close ends.
 func Open(dir string, o Options) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
 	lock, err := Lock(dir)
@@ -90,6 +91,37 @@ func Open(dir string, o Options) (*Store, error) {
 	s.lock = lock
 	s.running.Go(s.checkpoints)
 	return s, nil
+}
+
+// makeDir makes the folder, and those above it that are missing, and makes the names of all of them durable. Its own is even where it
+// is there: who made it may have ended before.
+func makeDir(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	above := []string{filepath.Dir(dir)}
+	for top := above[0]; top != filepath.Dir(top); top = filepath.Dir(top) {
+		if _, err := os.Stat(top); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		above = append(above, filepath.Dir(top))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, folder := range above {
+		f, err := os.Open(folder)
+		if errors.Is(err, fs.ErrPermission) {
+			continue // it is not ours, and was there
+		} else if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.

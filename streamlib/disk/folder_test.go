@@ -1,0 +1,569 @@
+package disk
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+// TestMain plays the other process where a test needs one: the test binary with the name of a program in its environment.
+func TestMain(m *testing.M) {
+	if program := programs[os.Getenv(programEnv)]; program != nil {
+		if err := program(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const programEnv = "DISK_TEST_PROGRAM"
+
+// programs are what the test binary can be.
+var programs = map[string]func(args []string) error{
+	"descriptors": withFewDescriptors,
+	"file-size":   withFileSizeLimit,
+	"read-only":   onReadOnlyFolder,
+	"hold":        holdFolder,
+}
+
+// run runs one of programs with args, and fails the test with what it says.
+func run(t *testing.T, program string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), programEnv+"="+program)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+}
+
+func openFolder(t *testing.T, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+var testTime = time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC)
+
+// newEvent is event without a test.
+func newEvent(name string, o int) streamlib.Event {
+	record, _ := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(strconv.Itoa(o)), testTime)
+	e, _ := streamlib.ParseRecord(record)
+	return e
+}
+
+func appendOne(s *Store, name string, o int) error {
+	return s.Append(name, []streamlib.Event{newEvent(name, o)})
+}
+
+// expect fails where the stream does not have exactly its first n events.
+func expect(s *Store, name string, n int) error {
+	events, err := read(s, name, 0)
+	if err != nil {
+		return err
+	}
+	if len(events) != n {
+		return fmt.Errorf("%q has %d events, not %d", name, len(events), n)
+	}
+	for i, e := range events {
+		if e.String() != newEvent(name, i).String() {
+			return fmt.Errorf("%q has %v at %d", name, e, i)
+		}
+	}
+	return nil
+}
+
+// Open files are bounded by the LRU and not by the number of streams.
+func TestFewDescriptors(t *testing.T) { run(t, "descriptors", t.TempDir()) }
+
+func withFewDescriptors(args []string) error {
+	limit := syscall.Rlimit{Cur: 64, Max: 64}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	const streams = 1000
+	s, err := Open(args[0], Options{JournalSize: 64 << 10, NoSync: true})
+	if err != nil {
+		return err
+	}
+	for round := range 3 {
+		var all sync.WaitGroup
+		errs := make(chan error, streams)
+		for w := range 8 {
+			all.Go(func() {
+				for i := w; i < streams; i += 8 {
+					if err := appendOne(s, fmt.Sprint("s", i), round); err != nil {
+						errs <- err
+					}
+				}
+			})
+		}
+		all.Wait()
+		close(errs)
+		if err := <-errs; err != nil {
+			return err
+		}
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	// With none left, appends are refused, and it goes on when there are some.
+	s, err = Open(args[0], Options{})
+	if err != nil {
+		return err
+	}
+	var taken []*os.File
+	for {
+		f, err := os.Open(args[0])
+		if err != nil {
+			break
+		}
+		taken = append(taken, f)
+	}
+	if err := appendOne(s, "s1", 3); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("an append without descriptors: %v", err)
+	}
+	for _, f := range taken {
+		f.Close()
+	}
+	if err := appendOne(s, "s1", 3); err != nil {
+		return err
+	}
+	for i := range streams {
+		if err := expect(s, fmt.Sprint("s", i), 3+bool2int(i == 1)); err != nil {
+			return err
+		}
+	}
+	return s.Close()
+}
+
+func bool2int(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A limit on files' sizes is a full disk: ulimit -f.
+func TestFileSizeLimit(t *testing.T) { run(t, "file-size", t.TempDir()) }
+
+func withFileSizeLimit(args []string) error {
+	limit := syscall.Rlimit{Cur: 64 << 10, Max: 64 << 10}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		return err
+	}
+	return fill(args[0], func(s *Store) error { return s.Delete("a") })
+}
+
+// fill appends to the folder until it is full, and expects that nothing else is wrong then.
+func fill(dir string, makeRoom func(s *Store) error) error {
+	s, err := Open(dir, Options{})
+	if err != nil {
+		return err
+	}
+	counts := map[string]int{}
+	full := 0
+	for full < 5 {
+		for _, name := range []string{"a", "b", "c"} {
+			switch err := appendOne(s, name, counts[name]); {
+			case errors.Is(err, streamlib.ErrFull):
+				full++
+			case err != nil:
+				return err
+			default:
+				counts[name]++
+			}
+		}
+	}
+	if counts["a"] < 10 {
+		return fmt.Errorf("full after %v", counts)
+	}
+	for name, n := range counts {
+		if err := expect(s, name, n); err != nil {
+			return err
+		}
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if s, err = Open(dir, Options{}); err != nil {
+		return err
+	}
+	for name, n := range counts {
+		if err := expect(s, name, n); err != nil {
+			return err
+		}
+	}
+	if err := makeRoom(s); err != nil {
+		return err
+	}
+	if err := appendOne(s, "d", 0); err != nil {
+		return fmt.Errorf("with room again: %w", err)
+	}
+	return s.Close()
+}
+
+func TestSmallDisk(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skip("no tmpfs can be mounted: ", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	is.NoErr(fill(filepath.Join(dir, "data"), func(s *Store) error { return s.Delete("a") }))
+}
+
+func TestReadOnlyFolder(t *testing.T) {
+	is := is.New(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can become somebody who must not write")
+	}
+	for _, journal := range []string{"clean", "journal"} {
+		dir := t.TempDir()
+		is.NoErr(os.Chmod(filepath.Dir(dir), 0o755))
+		s := openFolder(t, dir, Options{})
+		is.NoErr(appendOne(s, "a", 0))
+		if journal == "journal" { // as a kill leaves it
+			copied := t.TempDir()
+			is.NoErr(os.CopyFS(copied, os.DirFS(dir)))
+			dir = copied
+		}
+		is.NoErr(s.Close())
+		is.NoErr(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			mode := fs.FileMode(0o444)
+			if d.IsDir() {
+				mode = 0o555
+			}
+			return errors.Join(err, os.Chmod(path, mode))
+		}))
+		done := make(chan error)
+		go func() { // a thread that is somebody else to the file system, and ends
+			runtime.LockOSThread()
+			if err := syscall.Setfsuid(65534); err != nil {
+				done <- err
+				return
+			}
+			done <- onReadOnlyFolder([]string{dir, journal})
+		}()
+		is.NoErr(<-done)
+	}
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	is := is.New(t)
+	for _, journal := range []string{"clean", "journal"} {
+		dir := t.TempDir()
+		s := openFolder(t, dir, Options{})
+		is.NoErr(appendOne(s, "a", 0))
+		from := dir
+		if journal == "journal" {
+			from = t.TempDir()
+			is.NoErr(os.CopyFS(from, os.DirFS(dir)))
+		}
+		is.NoErr(s.Close())
+		at := t.TempDir()
+		if err := syscall.Mount(from, at, "", syscall.MS_BIND, ""); err != nil {
+			t.Skip("nothing can be mounted: ", err)
+		}
+		defer syscall.Unmount(at, 0)
+		if err := syscall.Mount("", at, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+			t.Skip("it cannot be mounted read-only: ", err)
+		}
+		run(t, "read-only", at, journal)
+	}
+}
+
+// onReadOnlyFolder expects a folder with one event in it, and maybe a journal.
+func onReadOnlyFolder(args []string) error {
+	s, err := Open(args[0], Options{})
+	if args[1] == "journal" {
+		if err == nil || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("with a journal to replay: %v", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := expect(s, "a", 1); err != nil {
+		return err
+	}
+	if err := appendOne(s, "a", 1); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("append: %v", err)
+	}
+	if err := appendOne(s, "new", 0); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("append: %v", err)
+	}
+	if err := s.Delete("a"); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("delete: %v", err)
+	}
+	return errors.Join(expect(s, "a", 1), s.Close())
+}
+
+// A folder that is no longer at its path takes no appends.
+func TestFolderGone(t *testing.T) {
+	for what, do := range map[string]func(dir string) error{
+		"removed":              os.RemoveAll,
+		"renamed":              func(dir string) error { return os.Rename(dir, dir+".away") },
+		"the streams removed":  func(dir string) error { return os.RemoveAll(filepath.Join(dir, streamsDir)) },
+		"the journal removed":  func(dir string) error { return os.RemoveAll(filepath.Join(dir, journalDir)) },
+		"one stream removed":   func(dir string) error { return os.Remove(filepath.Join(dir, path("a"))) },
+		"one stream replaced":  func(dir string) error { return replaceFile(filepath.Join(dir, path("a"))) },
+		"replaced by a copy":   replaceFolder,
+		"the streams replaced": func(dir string) error { return replaceFolder(filepath.Join(dir, streamsDir)) },
+		"replaced by an old form": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, streamsDir), 0o700))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			is := is.New(t)
+			dir := filepath.Join(t.TempDir(), "data")
+			s := openFolder(t, dir, Options{})
+			is.NoErr(appendOne(s, "a", 0))
+			is.NoErr(do(dir))
+			for range 2 {
+				if err := appendOne(s, "a", 1); !errors.Is(err, streamlib.ErrUnavailable) {
+					t.Fatalf("append: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func replaceFile(path string) error {
+	b, err := os.ReadFile(path)
+	return errors.Join(err, os.WriteFile(path+".new", b, 0o600), os.Rename(path+".new", path))
+}
+
+func replaceFolder(dir string) error {
+	return errors.Join(os.CopyFS(dir+".copy", os.DirFS(dir)), os.Rename(dir, dir+".away"), os.Rename(dir+".copy", dir))
+}
+
+func TestSecondOpen(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	s := openFolder(t, dir, Options{})
+	_, err := Open(dir, Options{})
+	is.True(errors.Is(err, ErrLocked))
+	_, err = Verify(dir, nil)
+	is.True(errors.Is(err, ErrLocked))
+	is.True(errors.Is(Repair(dir, nil, nil), ErrLocked))
+	is.NoErr(s.Close())
+	is.NoErr(openFolder(t, dir, Options{}).Close())
+
+	// And by another process, until that one ends, however it does.
+	cmd := exec.Command(os.Args[0], dir)
+	cmd.Env = append(os.Environ(), programEnv+"=hold")
+	out, err := cmd.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	is.NoErr(err)
+	is.Equal(line, "held\n")
+	_, err = Open(dir, Options{})
+	is.True(errors.Is(err, ErrLocked))
+	is.NoErr(cmd.Process.Kill())
+	_ = cmd.Wait()
+	s = openFolder(t, dir, Options{})
+	is.NoErr(expect(s, "a", 1))
+}
+
+func holdFolder(args []string) error {
+	s, err := Open(args[0], Options{})
+	if err != nil {
+		return err
+	}
+	if err := appendOne(s, "a", 0); err != nil {
+		return err
+	}
+	fmt.Println("held")
+	select {}
+}
+
+// A copy that was made file by file while the store ran opens elsewhere: what was acknowledged before it began is in it, or is told
+// to be missing.
+func TestCopyWhileRunning(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	s := openFolder(t, dir, Options{JournalSize: 20_000, NoSync: true})
+	for round := range 10 {
+		var acknowledged [4]int
+		var mu sync.Mutex
+		var writers sync.WaitGroup
+		stop := make(chan struct{})
+		for w := range acknowledged {
+			name := fmt.Sprint("s", round, w)
+			writers.Go(func() {
+				for o := 0; ; o += 3 {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if err := s.Append(name, []streamlib.Event{newEvent(name, o), newEvent(name, o+1), newEvent(name, o+2)}); err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					acknowledged[w] = o + 3
+					mu.Unlock()
+				}
+			})
+		}
+		for enough := false; !enough; { // all of them write
+			mu.Lock()
+			enough = true
+			for _, n := range acknowledged {
+				enough = enough && n > 30
+			}
+			mu.Unlock()
+		}
+		mu.Lock()
+		before := acknowledged
+		mu.Unlock()
+		copied := t.TempDir()
+		for _, part := range []string{formatFile, journalDir, streamsDir} { // as cp -r does
+			is.NoErr(copyWhileRunning(dir, copied, part))
+		}
+		close(stop)
+		writers.Wait()
+		c, err := Open(copied, Options{})
+		if corrupt(err) {
+			t.Logf("round %d: %v", round, err) // a journal was copied while it was written: nothing is served
+			continue
+		}
+		is.NoErr(err)
+		for w, n := range before {
+			name := fmt.Sprint("s", round, w)
+			events, err := read(c, name, 0)
+			for i, e := range events {
+				is.Equal(e.String(), newEvent(name, i).String())
+			}
+			if err != nil {
+				t.Logf("round %d: %v", round, err)
+			}
+			if len(events) < n && !corrupt(err) {
+				t.Fatalf("%s: %d events were acknowledged before the copy, it has %d: %v", name, n, len(events), err)
+			}
+		}
+		is.NoErr(c.Close())
+	}
+}
+
+func copyWhileRunning(from, to, part string) error {
+	return filepath.WalkDir(filepath.Join(from, part), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a journal has gone
+		}
+		rel, _ := filepath.Rel(from, path)
+		if err != nil || d.IsDir() {
+			return errors.Join(err, os.MkdirAll(filepath.Join(to, rel), 0o700))
+		}
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return errors.Join(err, os.WriteFile(filepath.Join(to, rel), b, 0o600))
+	})
+}
+
+// The folder and what is in it are for its owner alone.
+func TestModes(t *testing.T) {
+	is := is.New(t)
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	dir := filepath.Join(t.TempDir(), "data")
+	s := openFolder(t, dir, Options{})
+	is.NoErr(appendOne(s, "a", 0))
+	is.NoErr(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		is.NoErr(err)
+		info, err := d.Info()
+		is.NoErr(err)
+		if want := map[bool]fs.FileMode{true: 0o700, false: 0o600}[d.IsDir()]; info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return nil
+	}))
+}
+
+// A sync of the folder is made where each sync in doc.go says: the trace of the system calls.
+func TestSyscalls(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("there is no strace")
+	}
+	is := is.New(t)
+	dir := filepath.Join(t.TempDir(), "new", "data")
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.Command(strace, "-f", "-y", "-o", trace, "-e", "trace=openat,pwrite64,fdatasync,fsync,renameat,unlinkat,mkdirat,write", os.Args[0], dir)
+	cmd.Env = append(os.Environ(), programEnv+"=syscalls")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("strace: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(trace)
+	is.NoErr(err)
+	var calls []string
+	for line := range strings.Lines(string(b)) {
+		if i := strings.Index(line, "MARK "); i >= 0 {
+			calls = append(calls, "MARK "+strings.TrimRight(strings.Split(line[i+5:], `\n`)[0], `"`))
+			continue
+		}
+		i := strings.Index(line, filepath.Dir(filepath.Dir(dir)))
+		if i < 0 || !strings.Contains(line, "sync(") {
+			continue
+		}
+		rest := line[i+len(filepath.Dir(filepath.Dir(dir))):]
+		calls = append(calls, "sync "+rest[:strings.IndexAny(rest, `>"`)])
+	}
+	joined := strings.Join(calls, "\n") + "\n"
+	for _, want := range []string{
+		"sync \n",     // the parent of new, which has that name
+		"sync /new\n", // the parent of data
+		"sync /new/data\n",
+		"MARK append\nsync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\nsync /new/data/journal/0000000000000001.journal\nMARK appended\n",
+		"MARK close\nsync /new/data/streams/a.json\nsync /new/data/streams\nsync /new/data/journal\nMARK closed",
+	} {
+		if !strings.Contains(joined, want) {
+			t.Errorf("there is no\n%sin\n%s", want, joined)
+		}
+	}
+}
+
+func init() {
+	programs["syscalls"] = func(args []string) error {
+		s, err := Open(args[0], Options{})
+		if err != nil {
+			return err
+		}
+		fmt.Println("MARK append")
+		err = appendOne(s, "a", 0)
+		fmt.Println("MARK appended")
+		if err != nil {
+			return err
+		}
+		fmt.Println("MARK close")
+		err = s.Close()
+		fmt.Println("MARK closed")
+		return err
+	}
+}
