@@ -223,6 +223,29 @@ func TestDeleteUnderWay(t *testing.T) {
 	}
 }
 
+// TestNextLife deletes the stream and makes it again just before a reader comes to the storage: it reads nothing of the next life.
+func TestNextLife(t *testing.T) {
+	is := is.New(t)
+	storage := newFaulty()
+	s := storage.stream("orders")
+	for name, events := range map[string]iter.Seq2[[]streamlib.Event, error]{
+		"read": s.Read(t.Context(), 0, 3), "subscribe": s.Subscribe(t.Context(), 0),
+	} {
+		is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2", "3")})))
+		storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+			storage.heal()
+			is.NoErr(s.Delete(t.Context()))
+			is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("4", "5", "6", "7")})))
+			return storage.Read(name, from, to)
+		}
+		for batch, err := range events {
+			if len(batch) > 0 || !errors.Is(err, streamlib.ErrDeleted) {
+				t.Errorf("%s: %v, %v", name, batch, err)
+			}
+		}
+	}
+}
+
 // TestFailingDelete leaves the stream as it is where the storage refuses to delete it.
 func TestFailingDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -288,6 +288,7 @@ func (s *core) store(batch []*appending) error {
 		size += a.size
 		count += len(a.data)
 	}
+	// Truncate drops the monotonic reading as well, by which a wall clock that jumped back would still be After.
 	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
 		created = now
 	}

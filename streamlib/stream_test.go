@@ -223,6 +223,32 @@ func TestRecent(t *testing.T) {
 	})
 }
 
+// TestRecentIsTheReaders: a reader may append to what it was given, which others have a part of.
+func TestRecentIsTheReaders(t *testing.T) {
+	is := is.New(t)
+	s := plain("orders")
+	add := func(n int) {
+		for range n {
+			is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})))
+		}
+	}
+	add(1)
+	next, stop := iter.Pull2(s.Subscribe(t.Context(), 0))
+	defer stop()
+	_, err, _ := next() // from here on it follows
+	is.NoErr(err)
+	for tail := streamlib.Offset(1); tail < 30; tail += 4 {
+		add(3)
+		batch, err, _ := next()
+		is.NoErr(err)
+		add(1)
+		_ = append(batch, streamlib.Event{Offset: -7})
+		batch, err, _ = next()
+		is.NoErr(err)
+		is.Equal(batch[0].Offset, tail+3)
+	}
+}
+
 // TestRecentIsBounded follows a stream live: of what went by, no more than a little is kept for followers.
 func TestRecentIsBounded(t *testing.T) {
 	is := is.New(t)
