@@ -61,7 +61,7 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 }
 
 // smallJournals lets journals take little memory.
-func smallJournals(t *testing.T) {
+func smallJournals(t testing.TB) {
 	was := growth
 	growth = 2 * reserve
 	t.Cleanup(func() { growth = was })

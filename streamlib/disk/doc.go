@@ -14,7 +14,7 @@
 // A line is an event, the storage's own members behind its public ones: the idempotency key if it was appended with one, and,
 // last, the CRC-32C (RFC 3720, appendix B.4; the Castagnoli polynomial) of the line's bytes before `,"crc32c"`:
 //
-//	{"offset":"0000000000000000","eventStreamId":"s","data":1,"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"e5b3a7a4"}
+//	{"offset":"0000000000000000","eventStreamId":"s","data":1,"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"7918e28e"}
 //
 // Offsets are contiguous from 0. There is no index: the tail is in the last line, and an offset is found by a binary search over
 // bytes, so opening and seeking cost the same at ten events and at ten gigabytes. A line whose first member is not "offset" is
@@ -34,18 +34,19 @@
 //
 // A frame is a line of fixed length and the lines of one commit, of all its streams in commit order:
 //
-//	{"generation":"0000000000000001","sequence":"0000000000000001","length":"0000000000000118","crc32c":"…"}
-//	{"offset":"0000000000000000","eventStreamId":"s","data":1,…
+//	{"generation":"0000000000000001","sequence":"0000000000000001","length":"0000000000000133","crc32c":"07c192a2"}
+//	{"offset":"0000000000000004","eventStreamId":"s","data":"in the journal","createdAt":"2024-01-08T00:00:00.004Z","crc32c":"727621e8"}
 //
 // The checksum is over the header before `,"crc32c"` and the lines. The generation is the journal's number, the sequence counts from
 // 0, and a journal ends where the next frame is not the next one of its generation; a whole frame further on means that one
 // was damaged, and the store does not open. Each journal's first frame tells how many frames the one before it
 // has, so that a loss at the end of that one is seen too:
 //
-//	{"journal":2,"previous":1,"frames":8123,"sync":"always","boot":"","crc32c":"…"}
+//	{"journal":1,"previous":0,"frames":0,"sync":"always","boot":"","crc32c":"82c45a35"}
 //
 // A deletion is {"delete":"s","crc32c":"…"}. The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
-// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full.
+// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full. The folder testdata/1 pins all that,
+// byte for byte.
 //
 // # Who may rely on what
 //
@@ -58,12 +59,18 @@
 //
 // What a crash (of the process, the machine, or its power) leaves at each point stands behind it. "Sync" is fdatasync(2).
 //
-// The first append after a start, and the first when a journal is full:
+// Start, before anything else:
+//
+//	mkdir(DIR), fsync(its parent)       no folder, or an empty one
+//	mkdir(streams), mkdir(journal), fsync(DIR)
+//	openat(format.new), pwrite, fdatasync, rename(format.new, format), fsync(DIR)
+//	                                    where there is a format, there is all
+//
+// The first append after that, and the first when a journal is full:
 //
 //	openat(journal/N, O_CREAT|O_TRUNC)  an empty journal, or none: it is ignored
-//	pwrite zeros, fdatasync             the same
-//	fsync(journal)                      the same; from here on its name survives
-//	pwrite first frame, fdatasync       it is whole, or the journal is empty
+//	pwrite zeros, pwrite first frame    the same, or one without a stream
+//	fdatasync, fsync(DIR, journal)      from here on it survives, and what a former start did not come to sync
 //
 // Append, of any number of streams:
 //
@@ -74,7 +81,8 @@
 //	(publish)                           followers and readers see them, the caller is answered
 //
 // Delete: the same with the record {"delete":…}, and unlink in place of open and write. That the name is gone becomes durable with the
-// next checkpoint; until then replay removes it again.
+// next checkpoint; until then replay removes it again. Where the disk has no room for a journal, and there is none, it is unlink and
+// fsync(streams) alone.
 //
 // Checkpoint, in the background, one journal at a time and in order:
 //
@@ -83,9 +91,9 @@
 //	unlink(journal/N)                   it may come back: all later ones are still there, and replaying them all is right
 //	fsync(journal)                      it is gone; only now may the next one go
 //
-// Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced,
-// then the frame's header is overwritten with zeros and synced, and then the append fails. A crash in between leaves either the
-// frame, and replay applies what was not acknowledged, or nothing.
+// Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced, new
+// files are removed and their folder is synced, then the frame's header is overwritten with zeros and synced, and then the append
+// fails. A crash in between leaves either the frame, and replay applies what was not acknowledged, or nothing.
 //
 // Convert, of a file {"events":[…]} of the first implementation, when its stream is first used:
 //
@@ -93,7 +101,15 @@
 //	rename(NAME.json.converting, NAME.json), fsync(streams)
 //	unlink(raw name), fsync(streams)    only where the older file had another name; what is left of a crash before it is ignored
 //
-// Replay, at the start, for each stream that the journals name, from its last deletion on:
+// The process may end before the sync, and the next one go on with the new file. Until a checkpoint syncs the folder the journal has
+// what was appended to it, and replay converts again what came back.
+//
+// Replay, at the start. First what the process that ended saw done and may not be:
+//
+//	fsync(journal)                      a journal that was removed does not come back
+//	pwrite(last frame), fdatasync       it is durable before it is applied: else a crash now could leave a part of it
+//
+// Then for each stream that the journals name, from its last deletion on:
 //
 //	unlink(streams/s.json)              if there was a deletion
 //	pwrite(streams/s.json, lines)       all of the journal's lines, behind the line before their first, which must be whole
