@@ -8,6 +8,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -45,7 +46,8 @@ func NewManager(storage Storage, f Factory, o Options) *Manager {
 }
 
 // Stream returns the stream called name. It may be kept, and costs nothing while it is not used. Where the name is none, its
-// methods fail with ErrInvalid.
+// methods fail with ErrInvalid. Its Subscribe takes its place when it is called, and a deletion from then on ends it; what it
+// returns must be iterated over, or the stream stays in memory.
 func (m *Manager) Stream(name string) Stream { return handle{m, name} }
 
 // List returns the names of the streams there are: see Storage.
@@ -138,14 +140,6 @@ func (h handle) Delete(ctx context.Context) error {
 }
 
 func (h handle) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {
-	return h.iterate(func(s Stream) iter.Seq2[[]Event, error] { return s.Read(ctx, from, to) })
-}
-
-func (h handle) Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error] {
-	return h.iterate(func(s Stream) iter.Seq2[[]Event, error] { return s.Subscribe(ctx, from) })
-}
-
-func (h handle) iterate(events func(Stream) iter.Seq2[[]Event, error]) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
 		s, err := h.m.use(h.name)
 		if err != nil {
@@ -153,7 +147,25 @@ func (h handle) iterate(events func(Stream) iter.Seq2[[]Event, error]) iter.Seq2
 			return
 		}
 		defer h.m.release(s)
-		events(s.stream)(yield)
+		s.stream.Read(ctx, from, to)(yield)
+	}
+}
+
+// Subscribe has the stream from now until the first iteration ends; a second one begins anew.
+func (h handle) Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error] {
+	s, err := h.m.use(h.name)
+	if err != nil {
+		return func(yield func([]Event, error) bool) { yield(nil, err) }
+	}
+	events := s.stream.Subscribe(ctx, from)
+	var begun atomic.Bool
+	return func(yield func([]Event, error) bool) {
+		if begun.Swap(true) {
+			h.Subscribe(ctx, from)(yield)
+			return
+		}
+		defer h.m.release(s)
+		events(yield)
 	}
 }
 

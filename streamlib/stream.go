@@ -458,9 +458,14 @@ func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, err
 	}
 }
 
+// Subscribe takes its place in the stream's life when it is called.
 func (s *core) Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error] {
+	pos, life, _, err := s.position(from)
+	if _, corrupt := errors.AsType[*CorruptError](err); corrupt && from == Now {
+		pos = MaxOffset // no place; what stands before the damage is not asked for
+	}
 	return func(yield func([]Event, error) bool) {
-		if err := s.follow(ctx, from, yield); err != errStopped {
+		if err := s.follow(ctx, pos, life, err, yield); err != errStopped {
 			yield(nil, fmt.Errorf("subscribe %q: %w", s.name, err))
 		}
 	}
@@ -480,11 +485,10 @@ func (s *core) position(from Offset) (pos Offset, life int, tail Offset, err err
 	return pos, s.life, s.tail, err
 }
 
-// follow is the one loop for catching up and for being live.
-func (s *core) follow(ctx context.Context, from Offset, yield func([]Event, error) bool) error {
-	pos, life, _, err := s.position(from)
+// follow is the one loop for catching up and for being live. Err is that of looking pos up.
+func (s *core) follow(ctx context.Context, pos Offset, life int, err error, yield func([]Event, error) bool) error {
 	if err != nil {
-		if _, corrupt := errors.AsType[*CorruptError](err); corrupt && from != Now {
+		if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
 			if _, err := s.read(ctx, pos, MaxOffset, life, yield); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -59,19 +60,20 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	for _, host := range c.AllowHosts {
 		h.hosts[hostname(host)] = true
 	}
-	h.all = methods{"GET": h.list, "HEAD": h.list}
-	h.one = methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove}
-	h.events = methods{"GET": h.read, "HEAD": h.read}
-	h.healthz = methods{"GET": h.health, "HEAD": h.health}
+	h.handle("/streams", methods{"GET": h.list, "HEAD": h.list})
+	h.handle("/streams/{name}", methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove})
+	h.handle("/streams/{name}/events", methods{"GET": h.read, "HEAD": h.read})
+	h.handle("/healthz", methods{"GET": h.health, "HEAD": h.health})
+	h.mux.Handle("/", h.route(h.unknown))
 	return h
 }
 
 type handler struct {
 	Config
-	streams                   *streamlib.Manager
-	hosts                     map[string]bool
-	origins                   http.CrossOriginProtection
-	all, one, events, healthz methods
+	streams *streamlib.Manager
+	hosts   map[string]bool
+	origins http.CrossOriginProtection
+	mux     http.ServeMux
 }
 
 // A route answers a request about the stream called name, where there is one. Where it returns an error it has answered
@@ -80,13 +82,48 @@ type route func(w http.ResponseWriter, r *http.Request, name string) error
 
 type methods map[string]route
 
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := h.serve(w, r); err != nil {
-		h.fail(w, r, err)
+// handle serves a path's methods, and answers all others 405.
+func (h *handler) handle(path string, m methods) {
+	named := strings.Contains(path, "{name}")
+	for method, route := range m {
+		h.mux.Handle(method+" "+path, h.route(func(w http.ResponseWriter, r *http.Request, name string) error {
+			if err := streamlib.CheckName(name); named && err != nil {
+				return err
+			}
+			if method == http.MethodGet {
+				w.Header()["Cache-Control"] = noCache
+			}
+			return route(w, r, name)
+		}))
+	}
+	allow := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+	h.mux.Handle(path, h.route(func(w http.ResponseWriter, r *http.Request, _ string) error {
+		w.Header().Set("Allow", allow)
+		return &Error{http.StatusMethodNotAllowed, fmt.Sprintf("method %q is not for this path, but %s are", r.Method, allow)}
+	}))
+}
+
+// route is a route's http.Handler: it answers with the error.
+func (h *handler) route(route route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := route(w, r, r.PathValue("name")); err != nil {
+			h.fail(w, r, err)
+		}
 	}
 }
 
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.admit(w, r); err != nil {
+		h.fail(w, r, err)
+	} else if p := r.URL.EscapedPath(); path.Clean(p) != p {
+		h.route(h.unknown)(w, r) // ServeMux would redirect "a//b" to another stream
+	} else {
+		h.mux.ServeHTTP(w, r)
+	}
+}
+
+// admit refuses what no route may see, and begins the time that a body has to arrive.
+func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength != 0 { // the deadline is for who reads the body: readBody, or net/http where there is an error before
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	}
@@ -96,44 +133,24 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := h.origins.Check(r); err != nil {
 		return &Error{http.StatusForbidden, "a web page of another origin may not do this: " + err.Error()}
 	}
-	methods, name, err := h.find(r.URL.EscapedPath())
-	if err != nil {
-		return err
-	}
-	route := methods[r.Method]
-	if route == nil {
-		allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
-		w.Header().Set("Allow", allow)
-		return &Error{http.StatusMethodNotAllowed, fmt.Sprintf("method %q is not for this path, but %s are", r.Method, allow)}
-	}
-	if r.Method == http.MethodGet {
-		w.Header()["Cache-Control"] = noCache
-	}
-	return route(w, r, name)
+	return nil
 }
 
-// find returns what there is at a path. It is no http.ServeMux, which redirects "a//b" and takes the name "/" for the end
-// of the path.
-func (h *handler) find(path string) (methods, string, error) {
-	switch path {
-	case "/streams":
-		return h.all, "", nil
-	case "/healthz":
-		return h.healthz, "", nil
+// unknown answers what no pattern matches. The stream called "/" is among it: ServeMux takes a segment that is %2F alone for
+// the end of the path.
+func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) error {
+	escaped := r.URL.EscapedPath()
+	if rest, ok := strings.CutPrefix(strings.Replace(escaped, "%2f", "%2F", 1), "/streams/%2F"); ok && (rest == "" || rest == "/events") {
+		again := r.Clone(r.Context())
+		again.URL.Path, again.URL.RawPath = "/streams/slash"+rest, ""
+		handler, _ := h.mux.Handler(again)
+		again.URL = r.URL
+		again.SetPathValue("name", "/")
+		handler.ServeHTTP(w, again)
+		return nil
 	}
-	if rest, ok := strings.CutPrefix(path, "/streams/"); ok {
-		escaped, below, more := strings.Cut(rest, "/")
-		name, err := url.PathUnescape(escaped)
-		switch {
-		case err != nil || escaped == "":
-		case !more:
-			return h.one, name, streamlib.CheckName(name)
-		case below == "events":
-			return h.events, name, streamlib.CheckName(name)
-		}
-	}
-	return nil, "", &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events and /healthz, "+
-		"where / in a NAME is sent as %%2F", path)}
+	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events and /healthz, "+
+		"where / in a NAME is sent as %%2F", escaped)}
 }
 
 var (

@@ -36,9 +36,18 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	events := stream.Subscribe(ctx, from) // before the client hears of it: what is deleted from here on ends it
+	if again, err := start(r, q, stream); err != nil || again < from {
+		cancel() // it was deleted in between: from is a place in its former life
+		for range events {
+		}
+		return cmp.Or(err, error(&streamlib.GoneError{Stream: name, After: from - 1, Tail: again}))
+	}
 	f := openFrames(w, r, fmt.Sprintf("retry: 1000\nid: %v\n\n", from-1))
 	defer f.close()
-	h.frame(f, r, stream.Subscribe(r.Context(), from), types, true)
+	h.frame(f, r, events, types, true)
 	return nil
 }
 
