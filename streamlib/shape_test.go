@@ -99,6 +99,7 @@ func TestImports(t *testing.T) {
 	}
 	list := exec.Command("go", "list", "-json=ImportPath,Deps,TestImports,XTestImports", "work")
 	list.Dir, list.Stderr = "..", os.Stderr
+	list.Env = append(os.Environ(), "GOWORK=") // the one there, also where the test was told to ignore it
 	out, err := list.Output()
 	is.NoErr(err)
 	type listed struct {
