@@ -1,6 +1,8 @@
 // Streamd serves the event streams of one folder over HTTP and SSE.
 //
 //	streamd [flags]
+//	streamd verify [--dir DIR]
+//	streamd repair [--dir DIR] [NAME ...]
 //
 //	  --dir DIR            the folder with the streams, made where there is none (.iterate)
 //	  --host HOST          the address to listen on (127.0.0.1)
@@ -14,6 +16,9 @@
 //	  --insecure-no-auth   allow a --host that other machines reach: who reaches it can read, write and delete
 //	  --version            print the version
 //	  --help               print this
+//
+// Verify reads every line of every stream in a folder that no server has, and tells what is damaged. Repair cuts that off,
+// keeps a copy of each file as it was, and tells what it gave up.
 //
 // Once it listens it prints its URL on stdout, and nothing else; the log goes to stderr. Whatever the host, it listens on
 // 127.0.0.1 too, where streamctl looks for it.

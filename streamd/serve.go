@@ -28,6 +28,9 @@ const (
 
 // run is streamd, with all that a process has around it in the arguments. It returns when ctx is done and all has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && (args[0] == "verify" || args[0] == "repair") {
+		return offline(ctx, args[0], args[1:], stdout, stderr)
+	}
 	o, err := parse(args, stdout)
 	if err != nil {
 		return err

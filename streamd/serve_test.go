@@ -352,3 +352,52 @@ func TestFewFiles(t *testing.T) {
 	is.NoErr(server.end(syscall.SIGTERM))
 	is.True(strings.Contains(server.stderr.String(), "too many open files"))
 }
+
+// TestVerifyAndRepair damages a stream as a disk would, and mends it.
+func TestVerifyAndRepair(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	server := start(t, dir)
+	for _, data := range []string{"1", "2", "3"} {
+		status, _ := server.append("s", "", data)
+		is.Equal(status, 201)
+	}
+	server.append("whole", "", "1")
+	run := func(args ...string) (string, error) {
+		out, err := exec.Command(streamdBinary(t), append(args, "--dir", dir)...).CombinedOutput()
+		return strings.ReplaceAll(string(out), dir, "DIR"), err
+	}
+	out, err := run("verify") // a server has the folder
+	is.True(err != nil)
+	is.True(strings.Contains(out, server.url))
+	is.NoErr(server.end(syscall.SIGTERM))
+
+	out, err = run("verify")
+	is.NoErr(err)
+	is.Equal(out, "2 streams, 4 events, 476 bytes, 0 journals to replay, 0 damaged\n")
+	path := filepath.Join(dir, "streams", "s.json")
+	b, err := os.ReadFile(path)
+	is.NoErr(err)
+	damaged := bytes.Replace(b, []byte(`"data":2`), []byte(`"data":7`), 1)
+	is.NoErr(os.WriteFile(path, damaged, 0o600))
+	out, err = run("verify")
+	is.True(err != nil)
+	is.Equal(out, `streams/s.json is corrupt at byte 118: a line whose checksum is wrong
+2 streams, 2 events, 240 bytes, 0 journals to replay, 1 damaged
+streamd: DIR is damaged; streamd repair --dir DIR keeps what stands before the damage
+`)
+	out, err = run("repair")
+	is.NoErr(err)
+	is.Equal(out, `stream "s": 1 events stay; 236 bytes from byte 118 on were given up (a line whose checksum is wrong); the file as it was is streams/s.damaged-118
+`)
+	kept, err := os.ReadFile(filepath.Join(dir, "streams", "s.damaged-118"))
+	is.NoErr(err)
+	is.True(bytes.Equal(kept, damaged))
+	_, err = run("verify")
+	is.NoErr(err)
+	server = start(t, dir)
+	is.Equal(server.read("s"), []string{"1"})
+	status, _ := server.append("s", "", "4")
+	is.Equal(status, 201)
+	is.NoErr(server.end(syscall.SIGTERM))
+}

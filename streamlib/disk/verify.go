@@ -23,7 +23,7 @@ type Summary struct {
 
 // Verify reads all of the folder's streams, with what the journals have for them, and changes nothing: every checksum,
 // that offsets are contiguous from 0, and that times never go back. Damage is in the summary; the error is what kept it
-// from reading, ErrLocked where a server has the folder. Progress, where not nil, is called before each stream.
+// from reading, ErrLocked where a server has the folder. Progress, where not nil, is called before each of so many files and behind the last.
 func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 	var sum Summary
 	s, err := offline(dir)
@@ -62,6 +62,9 @@ func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 		if sum.Streams++; err != nil {
 			return sum, fmt.Errorf("verify %s: %w", file, err)
 		}
+	}
+	if progress != nil {
+		progress(sum, len(files))
 	}
 	for name, r := range plan { // streams that have no file yet
 		l := newLog(name)
@@ -232,7 +235,7 @@ func (s *Store) repairAll(names []string) error {
 	if err != nil {
 		return err
 	}
-	if names != nil {
+	if len(names) > 0 {
 		files = nil
 		for _, name := range names {
 			files = append(files, stem(name)+suffix)
