@@ -73,9 +73,19 @@ func TestStaleFrameBehindTheEnd(t *testing.T) {
 	}
 	_, err = s.Stat("t")
 	is.NoErr(err)
+	// Also where it stands at the end, with the sequence that is next.
+	end := len(bytes.TrimRight(f[last], "\x00"))
+	next := appendLine(make([]byte, headerLen), []byte(`{"delete":"t"`))
+	(&journal{number: 1, sequence: 2}).seal(next)
+	at := bytes.Clone(f[last])
+	copy(at[end:], next)
+	s, _, err = f.with(last, at).open(Options{})
+	is.NoErr(err)
+	events, err := read(s, "t", 0)
+	is.NoErr(err)
+	is.Equal(len(events), 1)
 	// One of its own generation says that what lies before it was damaged.
 	own := bytes.Clone(f[last])
-	end := len(bytes.TrimRight(own, "\x00"))
 	j := &journal{number: 3, sequence: 7}
 	frame := appendLine(make([]byte, headerLen), []byte(`{"delete":"t"`))
 	j.seal(frame)

@@ -434,6 +434,19 @@ func (h *history) run() error {
 	if err := h.start(true); err != nil {
 		return err
 	}
+	h.nest = 0
+	for _, t := range h.streams { // whatever happened, it goes on
+		if err := h.append(t, h.sends(2), nil); err != nil {
+			return err
+		}
+		if h.last != nil {
+			return fmt.Errorf("in the end: %w", h.last)
+		}
+	}
+	h.fs.restart(power)
+	if err := h.start(true); err != nil {
+		return err
+	}
 	return h.err
 }
 

@@ -253,6 +253,106 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	t.Logf("%d runs", runs)
 }
 
+// crashAgain lets first end in a kill, and cuts the power at each operation of the start after it and of second. It does so
+// with many outcomes.
+func crashAgain(t *testing.T, o Options, first, second func(h *history) error) {
+	t.Helper()
+	smallJournals(t)
+	for n := 1; ; n++ {
+		down := false
+		for seed := range uint64(stride(30, 5)) {
+			h := scripted(t, o)
+			h.fs.rng = rand.New(rand.NewPCG(seed, 2))
+			if err := first(h); err != nil {
+				t.Fatal(err)
+			}
+			h.fs.restart(kill)
+			at := h.fs.ops + n
+			h.watch = func(o op) outcome { return outcome{crash: o.n == at, effect: effect(seed % 3)} }
+			err := h.open()
+			if err == nil && second != nil {
+				err = second(h)
+			}
+			if down = h.fs.down; err != nil && !down {
+				t.Fatal(err)
+			}
+			h.watch = nil
+			if err := h.reopen(power); err != nil {
+				t.Fatalf("killed, then a power cut at operation %d (outcome %d): %v", n, seed, err)
+			}
+		}
+		if !down {
+			return
+		}
+	}
+}
+
+func TestKillDuringFirstStart(t *testing.T) {
+	for n := range 12 {
+		crashAgain(t, Options{}, func(h *history) error {
+			h.watch = func(o op) outcome { return outcome{crash: o.n == n+1, effect: wholly} }
+			_ = h.open()
+			return nil
+		}, func(h *history) error {
+			if err := h.append(h.streams[0], h.sends(2), nil); err != nil || h.fs.down {
+				return err
+			}
+			return h.last
+		})
+	}
+}
+
+// A frame that the page cache has and the disk does not is applied whole or not at all.
+func TestKillBeforeSync(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		crashAgain(t, Options{}, func(h *history) error {
+			if err := h.open(); err != nil {
+				return err
+			}
+			if err := h.append(h.streams[0], h.sends(2), nil); err != nil {
+				return err
+			}
+			h.watch = func(o op) outcome {
+				if o.kind != "sync" {
+					return outcome{}
+				} else if failed { // what does not reach the disk is clean all the same
+					return outcome{err: syscall.EIO}
+				}
+				return outcome{crash: true}
+			}
+			return h.append(h.streams[0], h.sends(4), nil)
+		}, nil)
+	}
+}
+
+// A journal whose removal was not durable does not come back when later ones have gone, nor beside a new one.
+func TestKillBeforeJournalIsGone(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		crashAgain(t, Options{JournalSize: 1}, func(h *history) error {
+			if err := h.open(); err != nil {
+				return err
+			}
+			a, b := h.streams[0], h.streams[1]
+			if err := errors.Join(h.append(a, h.sends(2), nil), h.append(b, h.sends(2), nil)); err != nil {
+				return err
+			}
+			if !closed {
+				if err := h.remove(a); err != nil {
+					return err
+				}
+				h.at("remove", journalPath(1), wholly)
+			} else {
+				h.at("remove", journalPath(2), wholly)
+			}
+			for h.store.checkpoint() {
+			}
+			return nil
+		}, func(h *history) error {
+			return h.append(h.streams[1], h.sends(1), nil)
+		})
+	}
+}
+
 func TestReadsGoOnWhenTheDiskIsFull(t *testing.T) {
 	is := is.New(t)
 	h := scripted(t, Options{})
