@@ -21,6 +21,9 @@ const (
 // system tells upper from lower case or composes characters. A name whose stem would be too long has '~' and the SHA-256 of the
 // name instead; its events tell the name.
 func stem(name string) string {
+	if plainName(name) {
+		return name
+	}
 	const hexDigits = "0123456789abcdef"
 	var b strings.Builder
 	device := isDevice(name)
@@ -38,6 +41,16 @@ func stem(name string) string {
 		return "~" + hex.EncodeToString(sum[:])
 	}
 	return b.String()
+}
+
+// plainName tells whether the name is its own stem.
+func plainName(name string) bool {
+	for i := range len(name) {
+		if !plain(name[i]) {
+			return false
+		}
+	}
+	return name != "" && name[0] != '.' && len(name) <= maxStem && !isDevice(name)
 }
 
 func plain(c byte) bool {
@@ -59,6 +72,9 @@ func isDevice(name string) bool {
 func unstem(s string) (name string, hashed bool) {
 	if strings.HasPrefix(s, "~") {
 		return "", true
+	}
+	if plainName(s) {
+		return s, false
 	}
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {

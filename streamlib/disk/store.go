@@ -892,6 +892,14 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 		return nil, classified(err)
 	}
 	var names []string
+	page := func() { // leaves the first limit names, in order
+		slices.Sort(names)
+		names = slices.Compact(names)
+		if limit > 0 && len(names) > limit {
+			names = names[:limit]
+		}
+	}
+	bound := "" // no name from here on is on the page
 	for _, file := range files {
 		if !strings.HasSuffix(file, suffix) {
 			continue
@@ -900,15 +908,16 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 		if err != nil {
 			return nil, classified(err)
 		}
-		if strings.HasPrefix(name, prefix) && name > after && streamlib.CheckName(name) == nil {
-			names = append(names, name)
+		if !strings.HasPrefix(name, prefix) || name <= after || bound != "" && name >= bound || streamlib.CheckName(name) != nil {
+			continue
+		}
+		if names = append(names, name); limit > 0 && len(names) >= 2*limit+1024 {
+			if page(); len(names) == limit {
+				bound = names[limit-1]
+			}
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	if limit > 0 && len(names) > limit {
-		names = names[:limit]
-	}
+	page()
 	return names, nil
 }
 
