@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -517,26 +518,31 @@ func TestReadOnlyFile(t *testing.T) {
 
 func TestKillDuringConversion(t *testing.T) {
 	is := is.New(t)
+	smallJournals(t)
 	for _, name := range []string{"Older", "older", strings.Repeat("O", 200)} {
 		for n := 1; ; n++ {
-			h := scripted(t, Options{})
-			s := &truth{name: name, states: []*state{{}}}
-			h.streams = append(h.streams[:2], s)
-			h.plant(s, 4)
-			is.NoErr(h.open())
-			from := h.fs.ops
-			h.watch = func(o op) outcome { return outcome{crash: o.n == from+n, effect: effect(n % 3)} }
-			is.NoErr(h.read(s))
-			if !h.fs.down {
-				is.NoErr(h.reopen(kill))
+			down := false
+			for seed := range uint64(20) {
+				h := scripted(t, Options{})
+				h.fs.rng = rand.New(rand.NewPCG(seed, 2))
+				s := &truth{name: name, states: []*state{{}}}
+				h.streams = append(h.streams[:2], s)
+				h.plant(s, 4)
+				is.NoErr(h.open())
+				from := h.fs.ops
+				h.watch = func(o op) outcome { return outcome{crash: o.n == from+n, effect: effect(seed % 3)} }
+				is.NoErr(h.read(s))
+				down = h.fs.down
+				h.watch = nil
+				h.fs.restart(kill) // a start that sees what is not durable goes on with it, and then the power goes
+				is.NoErr(h.open())
+				is.NoErr(h.append(s, h.sends(2), nil))
+				is.NoErr(h.last)
+				is.NoErr(h.reopen(power))
+			}
+			if !down {
 				break
 			}
-			h.watch = nil
-			h.fs.restart(kill) // a start that sees what is not durable goes on with it, and then the power goes
-			is.NoErr(h.open())
-			is.NoErr(h.append(s, h.sends(2), nil))
-			is.NoErr(h.last)
-			is.NoErr(h.reopen(power))
 		}
 	}
 }
