@@ -43,11 +43,12 @@ type Store struct {
 	commits commit.Group[*request]
 
 	// The committer's alone.
-	journal *journal // nil until something is to be written
-	number  uint64   // of the last journal there was
-	frames  uint64   // in it
-	round   uint64   // counts commits
-	frame   []byte
+	prepared bool     // the folder has what belongs into it
+	journal  *journal // nil until something is to be written
+	number   uint64   // of the last journal there was
+	frames   uint64   // in it
+	round    uint64   // counts commits
+	frame    []byte
 
 	mu      sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
 	logs    map[string]*log
@@ -127,9 +128,11 @@ func makeDir(dir string) error {
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
 func openStore(root fsys, o Options) (*Store, error) {
 	s := newStore(root, o)
-	if err := s.prepareFolder(); err != nil {
+	err := s.prepareFolder()
+	if err != nil && classify(err) != streamlib.ErrUnavailable {
 		return nil, err
 	}
+	s.prepared = err == nil
 	return s, s.recover(false)
 }
 
@@ -163,16 +166,26 @@ func maxOpen() int {
 
 const format = "durable-streams 1\n"
 
-// prepareFolder makes what belongs into a folder. One that cannot be written is taken as it is.
+// prepareFolder makes what belongs into a folder. One that cannot be written can still be read.
 func (s *Store) prepareFolder() error {
 	err := s.checkFormat()
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = s.makeFolder(); classify(err) == streamlib.ErrUnavailable {
-			s.broken = fmt.Errorf("%w: the folder cannot be prepared: %w", streamlib.ErrUnavailable, err)
-			return nil
-		}
+		err = s.makeFolder()
+	} else if err != nil {
+		return err
+	} else { // a copy may lack folders that were empty
+		err = errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir))
+	}
+	if isReadOnly(err) {
+		s.broken = fmt.Errorf("%w: the folder cannot be prepared: %w", streamlib.ErrUnavailable, err)
+		return nil
 	}
 	return err
+}
+
+// isReadOnly tells whether err says that something must not be written.
+func isReadOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
 // checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
@@ -343,6 +356,12 @@ func (s *Store) usable() error {
 	if err != nil {
 		return err
 	}
+	if !s.prepared {
+		if err := s.prepareFolder(); err != nil {
+			return fmt.Errorf("%w: the folder cannot be prepared: %w", streamlib.ErrUnavailable, err)
+		}
+		s.prepared = true
+	}
 	if err := s.fs.reachable(); err != nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
 	}
@@ -359,7 +378,7 @@ func (s *Store) prepare(r *request) error {
 		f, size, tail := l.published()
 		l.round, l.exists, l.end, l.next = s.round, f != nil, size, tail
 	}
-	if err = s.check(l, r); err != nil || r.events == nil && !l.exists {
+	if err = s.check(l, r); err != nil || r.events == nil && !l.exists && !s.journalled(r.name) {
 		s.release(l)
 		return err
 	}
@@ -498,6 +517,7 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 	for _, r := range applied {
 		f, size, _ := r.log.published()
 		switch {
+		case r.events == nil && f == nil:
 		case r.events == nil:
 			linked, e := f.linked()
 			if e == nil && !linked {
