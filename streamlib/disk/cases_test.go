@@ -341,6 +341,7 @@ func TestStartOnFullDisk(t *testing.T) {
 		is.True(errors.Is(h.last, streamlib.ErrFull))
 		is.NoErr(h.remove(b))
 		is.NoErr(h.last)
+		is.Equal(len(h.fs.root.entries[streamsDir].moves), 0)
 		is.NoErr(h.reopen(power))
 		h.fs.room = 1 << 20
 		is.NoErr(h.append(a, h.sends(1), nil))
@@ -514,6 +515,34 @@ func TestReadOnlyFile(t *testing.T) {
 	is.NoErr(h.append(a, h.sends(1), nil)) // it is looked at again
 	is.NoErr(h.last)
 	is.NoErr(h.reopen(power))
+}
+
+// A deletion is in the journal even where somebody removed the file: else the journal would make it again.
+func TestDeleteOfRemovedFile(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(2), nil))
+	is.NoErr(h.append(b, h.sends(2), nil)) // so that the other is closed
+	is.NoErr(h.fs.remove(path("a")))
+	is.NoErr(h.remove(a))
+	is.NoErr(h.last)
+	is.NoErr(h.reopen(kill))
+}
+
+// A copy may have left out the folders that were empty, as git does.
+func TestEmptyFoldersLeftOut(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
+	for _, f := range []files{f, {formatFile: []byte(format)}} {
+		s := openFolder(t, f.put(t), Options{})
+		events, err := read(s, "a", 0)
+		is.NoErr(err)
+		is.True(prefix(events, truth["a"]))
+		is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", len(events))}))
+		is.NoErr(s.Close())
+	}
 }
 
 func TestKillDuringConversion(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -374,6 +375,9 @@ func TestSecondOpen(t *testing.T) {
 	// And by another process, until that one ends, however it does.
 	cmd := exec.Command(os.Args[0], dir)
 	cmd.Env = append(os.Environ(), programEnv+"=hold")
+	in, err := cmd.StdinPipe()
+	is.NoErr(err)
+	defer in.Close()
 	out, err := cmd.StdoutPipe()
 	is.NoErr(err)
 	is.NoErr(cmd.Start())
@@ -381,7 +385,9 @@ func TestSecondOpen(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(line, "held\n")
 	_, err = Open(dir, Options{})
-	is.True(errors.Is(err, ErrLocked))
+	if !errors.Is(err, ErrLocked) {
+		t.Fatal(err)
+	}
 	is.NoErr(cmd.Process.Kill())
 	_ = cmd.Wait()
 	s = openFolder(t, dir, Options{})
@@ -397,7 +403,8 @@ func holdFolder(args []string) error {
 		return err
 	}
 	fmt.Println("held")
-	select {}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // A copy that was made file by file while the store ran opens elsewhere: what was acknowledged before it began is in it, or is told

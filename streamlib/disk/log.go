@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -108,7 +107,7 @@ func (l *log) convert(fsys fsys) error {
 // openAny opens for reading alone what must not be written.
 func openAny(fsys fsys, path string) (f file, readOnly bool, err error) {
 	f, err = fsys.open(path, os.O_RDWR)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+	if isReadOnly(err) {
 		f, err = fsys.open(path, os.O_RDONLY)
 		return f, true, err
 	}

@@ -112,7 +112,12 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 		journals = append(journals, j)
 		err = j.frames(func(lines []byte, at int64) error {
 			if j.sequence == 0 {
-				return j.open(lines, journals[:len(journals)-1], lenient)
+				err := j.open(lines, journals[:len(journals)-1])
+				if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && lenient && corrupt.File != j.path {
+					s.say(corrupt.Error())
+					return nil
+				}
+				return err
 			}
 			return j.plan(plan, lines, at)
 		})
@@ -128,7 +133,7 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 }
 
 // open reads the journal's first record.
-func (j *journal) open(lines []byte, before []*journal, lenient bool) error {
+func (j *journal) open(lines []byte, before []*journal) error {
 	var o opening
 	record, err := unseal(lines)
 	if err == nil {
@@ -139,7 +144,7 @@ func (j *journal) open(lines []byte, before []*journal, lenient bool) error {
 	}
 	j.noSync = o.Sync == "none"
 	j.lost = j.noSync && (o.Boot == "" || o.Boot != bootID())
-	if n := len(before); n > 0 && !lenient {
+	if n := len(before); n > 0 {
 		if p := before[n-1]; !p.lost && (p.number != o.Previous || p.sequence != o.Frames) {
 			return &streamlib.CorruptError{File: p.path, Offset: p.end,
 				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}

@@ -128,6 +128,9 @@ func makeDir(dir string) error {
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
 func openStore(root fsys, o Options) (*Store, error) {
 	s := newStore(root, o)
+	if err := s.checkFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	err := s.prepareFolder()
 	if err != nil && classify(err) != streamlib.ErrUnavailable {
 		return nil, err
@@ -169,18 +172,13 @@ const format = "durable-streams 1\n"
 // prepareFolder makes what belongs into a folder. One that cannot be written can still be read.
 func (s *Store) prepareFolder() error {
 	err := s.checkFormat()
-	if errors.Is(err, fs.ErrNotExist) {
-		err = s.makeFolder()
-	} else if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.makeFolder()
+	case err != nil:
 		return err
-	} else { // a copy may lack folders that were empty
-		err = errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir))
 	}
-	if isReadOnly(err) {
-		s.broken = fmt.Errorf("%w: the folder cannot be prepared: %w", streamlib.ErrUnavailable, err)
-		return nil
-	}
-	return err
+	return errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)) // a copy may lack folders that were empty
 }
 
 // isReadOnly tells whether err says that something must not be written.
