@@ -353,26 +353,27 @@ func TestKillBeforeJournalIsGone(t *testing.T) {
 	}
 }
 
-func TestReadsGoOnWhenTheDiskIsFull(t *testing.T) {
+func TestReadsAndDeletesGoOnWhenTheDiskIsFull(t *testing.T) {
 	is := is.New(t)
+	smallJournals(t)
 	h := scripted(t, Options{})
 	is.NoErr(h.open())
+	h.streams[1] = &truth{name: longName, states: []*state{{}}} // its deletion is longer than an append
 	a, b := h.streams[0], h.streams[1]
 	is.NoErr(h.append(a, h.sends(3), nil))
 	is.NoErr(h.append(b, h.sends(3), nil))
-	h.fs.limited, h.fs.room = true, 0
-	full := 0
-	for range 5000 {
-		is.NoErr(h.append(a, h.sends(4), nil))
-		if h.last != nil {
-			if !errors.Is(h.last, streamlib.ErrFull) {
-				t.Fatal(h.last)
-			}
-			full++
-		}
+	h.fs.limited, h.fs.room = true, 4*growth // then no byte more
+	for h.last == nil {
+		is.NoErr(h.append(a, h.sends(1), nil))
 	}
-	is.True(full > 0)
+	for range 100 {
+		is.NoErr(h.append(a, sent{append: -h.count, data: []string{"1"}}, nil))
+		is.True(h.last == nil || errors.Is(h.last, streamlib.ErrFull))
+		h.count++
+	}
+	is.True(errors.Is(h.last, streamlib.ErrFull))
 	is.NoErr(h.read(a))
+	h.fs.room = 0
 	is.NoErr(h.remove(b))
 	is.NoErr(h.last)
 	h.fs.room += 1 << 20

@@ -56,6 +56,7 @@ type Store struct {
 	full    []*journal // waiting for their checkpoint, in order
 	broken  error      // why there are no more appends: a sync failed, or the store was closed
 	failed  bool       // a sync did
+	syncs   int        // under way
 	work    *sync.Cond // full or broken changed
 	running sync.WaitGroup
 }
@@ -528,11 +529,11 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 			}
 			made = append(made, r.log)
 		default:
-			err = errors.Join(err, f.truncate(size), f.sync())
+			err = errors.Join(err, f.truncate(size), s.sync(r.log.path, f.sync))
 		}
 	}
 	if len(made) > 0 {
-		err = errors.Join(err, s.fs.syncDir(streamsDir))
+		err = errors.Join(err, s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) }))
 	}
 	if err == nil {
 		err = s.journal.undo()
@@ -734,9 +735,7 @@ func (s *Store) syncFile(l *log) error {
 		return nil
 	}
 	if !s.options.NoSync {
-		if err := l.file.sync(); err != nil {
-			err = fmt.Errorf("%s: %w", l.path, err)
-			s.fail(err)
+		if err := s.sync(l.path, l.file.sync); err != nil {
 			return err
 		}
 	}
@@ -744,6 +743,39 @@ func (s *Store) syncFile(l *log) error {
 	defer s.mu.Unlock()
 	if l.writes == writes {
 		l.dirty = false
+	}
+	return nil
+}
+
+// sync syncs a file or folder, or fails the store. A second sync of it would then return nil for what the first one lost, so a
+// checkpoint lets no journal go while another sync is under way.
+func (s *Store) sync(path string, sync func() error) error {
+	s.mu.Lock()
+	s.syncs++
+	s.mu.Unlock()
+	err := sync()
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+		s.fail(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.syncs--
+	return err
+}
+
+// errBusy says that a checkpoint is to be tried again.
+var errBusy = errors.New("a sync is under way")
+
+// idleAndWell tells whether what was synced so far is durable.
+func (s *Store) idleAndWell() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.failed:
+		return errors.New("a sync failed")
+	case s.syncs > 0:
+		return errBusy
 	}
 	return nil
 }
@@ -791,7 +823,9 @@ func (s *Store) checkpoint() bool {
 	j, waiting := s.full[0], len(s.full)-1
 	s.mu.Unlock()
 	start := time.Now()
-	if err := s.settle(j); err != nil {
+	if err := s.settle(j); err == errBusy {
+		return true
+	} else if err != nil {
 		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
 		return false
 	}
@@ -822,9 +856,12 @@ func (s *Store) settle(j *journal) error {
 				return err
 			}
 		}
-		if err := s.fs.syncDir(streamsDir); err != nil {
+		if err := s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) }); err != nil {
 			return err
 		}
+	}
+	if err := s.idleAndWell(); err != nil {
+		return err
 	}
 	return errors.Join(j.file.close(), removeJournal(s.fs, j.path))
 }
