@@ -349,6 +349,36 @@ func TestStartOnFullDisk(t *testing.T) {
 	}
 }
 
+// What cannot be taken back is in the file, whole or in part, and nobody is served it.
+func TestTakingBackFails(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	is.NoErr(h.append(h.streams[0], h.sends(2), nil))
+	for i, had := range []int{2, 0} { // one that is there, and one that is not
+		s := h.streams[i]
+		h.watch = func(o op) outcome {
+			if o.path == path(s.name) && (o.kind == "write" || o.kind == "truncate" || o.kind == "remove") {
+				return outcome{err: errors.New("bad sector"), effect: map[string]effect{"write": wholly}[o.kind]}
+			}
+			return outcome{}
+		}
+		is.NoErr(h.append(s, h.sends(3), nil))
+		is.True(h.last != nil && !promised(h.last)) // open
+		h.watch = nil
+		for _, other := range h.streams { // which would close what may be closed
+			is.NoErr(h.read(other))
+		}
+		events, err := readAll(h.manager.Stream(s.name))
+		is.NoErr(err)
+		is.Equal(len(events), had)
+		is.NoErr(h.reopen(kill))
+		events, err = readAll(h.manager.Stream(s.name))
+		is.NoErr(err)
+		is.Equal(len(events), had+3) // it was in the journal
+	}
+}
+
 // After a sync that failed, the page cache shows what the disk does not have, and says that it is clean.
 func TestFailedSyncThenWarmCache(t *testing.T) {
 	is := is.New(t)
@@ -400,6 +430,16 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(len(events), 1)
 		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
+
+		// Nor is it taken where it has the older form.
+		older := `{"events":[{"offset":"0","data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`
+		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
+		is.NoErr(err)
+		is.NoErr(s.Append(pair[1], []streamlib.Event{event(t, pair[1], 0)}))
+		is.NoErr(s.Delete(pair[1]))
+		events, err = read(s, pair[0], 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
 	}
 }
 
