@@ -45,8 +45,8 @@
 //	{"journal":1,"previous":0,"frames":0,"sync":"always","boot":"","crc32c":"82c45a35"}
 //
 // A deletion is {"delete":"s","crc32c":"…"}. The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
-// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full. The folder testdata/1 pins all that,
-// byte for byte.
+// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full; a frame as long as a step
+// extends it by itself. The folder testdata/1 pins all that, byte for byte.
 //
 // # Who may rely on what
 //
@@ -69,7 +69,7 @@
 // The first append after that, and the first when a journal is full:
 //
 //	openat(journal/N, O_CREAT|O_TRUNC)  an empty journal, or none: it is ignored
-//	pwrite zeros, pwrite first frame    the same, or one without a stream
+//	pwrite first frame, pwrite zeros    the same, or one without a stream
 //	fdatasync, fsync(DIR, journal)      from here on it survives, and what a former start did not come to sync
 //
 // Append, of any number of streams:
@@ -92,8 +92,9 @@
 //	fsync(journal)                      it is gone; only now may the next one go
 //
 // Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced, new
-// files are removed and their folder is synced, then the frame's header is overwritten with zeros and synced, and then the append
-// fails. A crash in between leaves either the frame, and replay applies what was not acknowledged, or nothing.
+// files are removed and their folder is synced, then the journal is cut to where its zeros ended, the frame's header in them is zeros again,
+// the journal is synced, and then the append fails. A crash in between leaves either the frame, and replay applies what was not
+// acknowledged, or nothing.
 //
 // Convert, of a file {"events":[…]} of the first implementation, when its stream is first used:
 //

@@ -1,9 +1,11 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -380,4 +382,32 @@ func TestReadsAndDeletesGoOnWhenTheDiskIsFull(t *testing.T) {
 	is.NoErr(h.append(a, h.sends(4), nil))
 	is.NoErr(h.last)
 	is.NoErr(h.reopen(power))
+}
+
+// A frame that finds room for itself and not for what must stay behind it leaves no trace, wherever its place begins.
+func TestFrameIsTakenBackFromBehindTheZeros(t *testing.T) {
+	for _, end := range []int64{growth - 1, growth} {
+		for seed := range uint64(20) {
+			is := is.New(t)
+			c := newCrashFS(rand.New(rand.NewPCG(1, seed)))
+			is.NoErr(c.mkdir(journalDir))
+			is.NoErr(c.syncDir("."))
+			f, err := c.open(journalPath(1), os.O_RDWR|os.O_CREATE)
+			is.NoErr(err)
+			is.NoErr(c.syncDir(journalDir))
+			j := &journal{number: 1, path: journalPath(1), file: f}
+			frame := appendLine(make([]byte, headerLen), []byte(`{"delete":"s"`))
+			j.seal(frame)
+			is.NoErr(j.write(frame, 0))
+			is.NoErr(f.sync())
+			is.Equal(j.allocated, growth)
+			was := c.contents(journalPath(1))
+			j.end = end
+			c.limited, c.room = true, int64(len(frame))
+			is.True(errors.Is(j.write(frame, reserve), syscall.ENOSPC))
+			is.NoErr(j.undo())
+			c.restart(power)
+			is.True(bytes.Equal(c.contents(journalPath(1)), was))
+		}
+	}
 }

@@ -58,24 +58,6 @@ func journalNumber(name string) uint64 {
 	return n
 }
 
-// reach makes sure that size bytes of the file exist. Where there is no room for a whole step it takes what is needed.
-func (j *journal) reach(size int64) (err error) {
-	if size <= j.allocated {
-		return nil
-	}
-	for _, target := range [...]int64{(size + growth - 1) / growth * growth, size} {
-		_, err = j.file.WriteAt(make([]byte, target-j.allocated), j.allocated)
-		if err == nil {
-			j.allocated = target
-			return nil
-		}
-		if err := j.file.truncate(j.allocated); err != nil {
-			return err
-		}
-	}
-	return err
-}
-
 // seal completes the header of a frame, for which room was left.
 func (j *journal) seal(frame []byte) {
 	h := append(frame[:0], frameHead...)
@@ -92,22 +74,46 @@ func appendNumber(b []byte, n uint64) []byte {
 	return append(append(b, "0000000000000000"[len(s):]...), s...)
 }
 
-// write puts the frame at the end of the journal, not yet durable. Where it fails, undo is due.
+// write puts the frame at the end of the journal, not yet durable, and sees to it that room bytes of the file exist behind it. What
+// is missing of these is written with zeros, a whole step of them where there is room for one and the frame is not as long as a step
+// itself. Where it fails, undo is due.
 func (j *journal) write(frame []byte, room int64) error {
-	if err := j.reach(j.end + int64(len(frame)) + room); err != nil {
+	if _, err := j.file.WriteAt(frame, j.end); err != nil {
 		return err
 	}
-	_, err := j.file.WriteAt(frame, j.end)
+	end := j.end + int64(len(frame))
+	size := end + room
+	if size <= j.allocated {
+		return nil
+	}
+	step := size
+	if int64(len(frame)) < growth {
+		step = (size + growth - 1) / growth * growth
+	}
+	from := max(j.allocated, end)
+	_, err := j.file.WriteAt(make([]byte, step-from), from)
+	if err != nil && step > size {
+		if err := j.file.truncate(from); err != nil {
+			return err
+		}
+		step = size
+		_, err = j.file.WriteAt(make([]byte, step-from), from)
+	}
+	if err == nil {
+		j.allocated = step
+	}
 	return err
 }
 
 // undo takes the frame back that was written last: with its header gone it is the end. It needs no room on the disk.
 func (j *journal) undo() error {
-	if j.allocated < j.end+int64(headerLen) {
-		return nil // not a byte of it was written
-	}
-	if _, err := j.file.WriteAt(make([]byte, headerLen), j.end); err != nil {
+	if err := j.file.truncate(j.allocated); err != nil {
 		return err
+	}
+	if below := min(j.allocated-j.end, int64(headerLen)); below > 0 {
+		if _, err := j.file.WriteAt(make([]byte, below), j.end); err != nil {
+			return err
+		}
 	}
 	return j.file.sync()
 }
