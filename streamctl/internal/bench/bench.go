@@ -181,12 +181,13 @@ func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 	return subscriptions, nil
 }
 
-// append sends requests over c, and when that breaks over another, until sending is done or all events are sent.
+// append sends requests over c, and when that breaks over another, until sending is done or all events are sent. The first
+// one is sent whenever this comes to run: a short load on a busy machine has an outcome too.
 func (r *run) append(sending, answers context.Context, i int, c *conn) {
 	event := stampMark + strings.Repeat("0", stampLen) + `,"pad":"` + strings.Repeat("x", r.Size-MinSize) + "\"}\n"
 	events := bytes.Repeat([]byte(event), r.Batch)
 	var request []byte
-	for n := i; sending.Err() == nil; n += r.Conns {
+	for n := i; n == i || sending.Err() == nil; n += r.Conns {
 		if r.Rate > 0 {
 			due := time.Duration(float64(n*r.Batch) / float64(r.Rate) * float64(time.Second))
 			if !sleep(sending, due-r.now()) {
