@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
+
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
 // Hooks are what WithHooks runs around appends.
@@ -18,7 +19,7 @@ type Hooks struct {
 	Log     *slog.Logger  // for the errors of after hooks; nil discards
 }
 
-// A BeforeHook sees an event's data before it is appended. Its error vetoes the append.
+// A BeforeHook sees an event's data, as it is going to be stored, before it is appended. Its error vetoes the append.
 type BeforeHook struct {
 	ID  string
 	Run func(ctx context.Context, name string, data json.RawMessage) error
@@ -58,7 +59,10 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 			}
 		}
 		for _, data := range b.Data {
-			data := slices.Clone(data) // for a hook that is not waited for, when the caller has it back
+			data, err := compact.All(nil, data) // its own, for a hook that is not waited for when the caller has it back
+			if err != nil {
+				return fmt.Errorf("append %q: %w event: %w", s.Name(), ErrInvalid, err)
+			}
 			for _, h := range s.hooks.Before {
 				err := s.run(ctx, func(ctx context.Context) error { return h.Run(ctx, s.Name(), data) })
 				if err != nil && ctx.Err() != nil {

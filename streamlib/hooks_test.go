@@ -72,7 +72,7 @@ func TestHooksRunInOrder(t *testing.T) {
 		After:  []streamlib.AfterHook{r.after("a1", "1"), r.after("a2", "")},
 	})
 	admit := func(context.Context) error { r.add("admit"); return nil }
-	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2"), Key: "k", Admit: admit})
+	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", " 2\n"), Key: "k", Admit: admit}) // hooks see what is stored
 	is.NoErr(err)
 	is.Equal(r.take(), []string{
 		"admit", "b1 orders 1", "b2 orders 1", "b1 orders 2", "b2 orders 2", "in orders 1", "in orders 2", // the outer ones first

@@ -1,6 +1,7 @@
 package streamhttp
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		return err
 	}
 	if lines {
-		batch.Data, err = lineValues(body, h.MaxEvent)
+		batch.Data, err = lineValues(body)
 	} else {
 		batch.Data = make([]json.RawMessage, 1)
 		batch.Data[0], err = envelope(body)
@@ -56,6 +57,9 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
 		h.Log.Error("append refused", "stream", name, "error", err)
 		return fmt.Errorf("append %q: %w: the stream is corrupt, the server's log says where", name, streamlib.ErrUnavailable)
+	}
+	if lines && (errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge)) {
+		return cmp.Or(badLine(body, h.MaxEvent), err)
 	}
 	if err != nil {
 		return err

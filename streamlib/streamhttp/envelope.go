@@ -68,26 +68,37 @@ func isData(quoted []byte) bool {
 	return bytes.IndexByte(quoted, '\\') > 0 && json.Unmarshal(quoted, &name) == nil && name == "data"
 }
 
-// lineValues returns the values of NDJSON: one a line, compact, within body. Blank lines are none.
-func lineValues(body []byte, maxEvent int) ([]json.RawMessage, error) {
-	values := make([]json.RawMessage, 0, bytes.Count(body, []byte("\n"))+1)
-	for number := 1; len(body) > 0; number++ {
-		line, rest, _ := bytes.Cut(body, []byte("\n"))
-		body = rest
-		if len(compact.Space(line)) == 0 {
-			continue
+// lineValues returns the lines of NDJSON, a value each, which nobody has looked into yet. Blank lines are none.
+func lineValues(body []byte) ([]json.RawMessage, error) {
+	values := make([]json.RawMessage, 0, bytes.Count(body, newline)+1)
+	for line := range bytes.SplitSeq(body, newline) {
+		if line = compact.Space(line); len(line) > 0 {
+			values = append(values, line)
 		}
-		value, err := compact.All(line[:0], line)
-		if err != nil {
-			return nil, fmt.Errorf("%w line %d: %w", streamlib.ErrInvalid, number, err)
-		}
-		if len(value) > maxEvent {
-			return nil, fmt.Errorf("%w: line %d has %d bytes, the limit is %d", streamlib.ErrTooLarge, number, len(value), maxEvent)
-		}
-		values = append(values, value)
 	}
 	if len(values) == 0 {
 		return nil, fmt.Errorf("%w body: it is empty; send one JSON value a line", streamlib.ErrInvalid)
 	}
 	return values, nil
+}
+
+var newline = []byte("\n")
+
+// badLine names the line of NDJSON for which a stream refuses the body, nil where it is none of them.
+func badLine(body []byte, maxEvent int) error {
+	number := 0
+	for line := range bytes.SplitSeq(body, newline) {
+		number++
+		if len(compact.Space(line)) == 0 {
+			continue
+		}
+		value, err := compact.All(nil, line)
+		if err != nil {
+			return fmt.Errorf("%w line %d: %w", streamlib.ErrInvalid, number, err)
+		}
+		if len(value) > maxEvent {
+			return fmt.Errorf("%w: line %d has %d bytes, the limit is %d", streamlib.ErrTooLarge, number, len(value), maxEvent)
+		}
+	}
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
 // FuzzEnvelope compares envelope with encoding/json, which takes all that envelope takes.
@@ -47,9 +49,9 @@ func reference(body []byte) (json.RawMessage, bool) {
 	if d.Decode(&data) != nil || d.More() {
 		return nil, false
 	}
-	var compact bytes.Buffer
-	err := json.Compact(&compact, data)
-	return compact.Bytes(), err == nil
+	var want bytes.Buffer
+	err := json.Compact(&want, data)
+	return want.Bytes(), err == nil
 }
 
 // FuzzLines looks for a body whose lines are not the values that come out, or that make a line of their own.
@@ -64,17 +66,20 @@ func FuzzLines(f *testing.F) {
 			if line = bytes.Trim(line, " \t\r"); len(line) == 0 {
 				continue
 			}
-			var compact bytes.Buffer
-			ok = ok && json.Compact(&compact, line) == nil
-			want = append(want, compact.Bytes())
+			var value bytes.Buffer
+			ok = ok && json.Compact(&value, line) == nil
+			want = append(want, value.Bytes())
 		}
-		got, err := lineValues(bytes.Clone(body), 1<<20)
-		if ok = ok && len(want) > 0; ok != (err == nil) {
+		lines, err := lineValues(body)
+		if (len(want) > 0) != (err == nil) {
+			t.Fatalf("%q: error %v for %d values", body, err, len(want))
+		}
+		if err := badLine(body, 1<<20); ok != (err == nil) {
 			t.Fatalf("%q: error %v, but encoding/json says %v", body, err, ok)
 		}
-		for i := range got {
-			if !bytes.Equal(got[i], want[i]) || bytes.ContainsAny(got[i], "\n\r") {
-				t.Fatalf("%q: value %d is %q, want %q", body, i, got[i], want[i])
+		for i := range lines {
+			if got, err := compact.All(nil, lines[i]); ok && (err != nil || !bytes.Equal(got, want[i]) || bytes.ContainsAny(got, "\n\r")) {
+				t.Fatalf("%q: value %d is %q, want %q", body, i, got, want[i])
 			}
 		}
 	})

@@ -102,6 +102,14 @@ func composite(dst, src []byte, depth int) (out, rest []byte, err error) {
 	}
 }
 
+// plain are the bytes that stand for themselves in a string.
+var plain = func() (plain [256]bool) {
+	for c := byte(' '); c < utf8.RuneSelf; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
+
 // String is Value for a string alone.
 func String(dst, src []byte) (out, rest []byte, err error) {
 	if len(src) == 0 {
@@ -111,11 +119,13 @@ func String(dst, src []byte) (out, rest []byte, err error) {
 	}
 	i, ascii := 1, true
 	for {
+		for i < len(src) && plain[src[i]] {
+			i++
+		}
 		if i >= len(src) {
 			return dst, src, errEnd
 		}
-		c := src[i]
-		switch {
+		switch c := src[i]; {
 		case c == '"':
 			if !ascii && !utf8.Valid(src[:i]) {
 				return dst, src, errUTF8
