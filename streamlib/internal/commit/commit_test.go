@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/iterate/durable-streams/streamlib/internal/commit"
 	"github.com/matryer/is"
@@ -151,4 +152,71 @@ func TestRace(t *testing.T) {
 		is.Equal(v[1], next[v[0]]) // each once, a caller's in order
 		next[v[0]]++
 	}
+}
+
+// load lets callers come to a group, apart in time, and each of them again some time after its answer. It returns how large the
+// batches were, and how long callers waited in all, in synctest's time.
+func load(took time.Duration, callers, rounds, size int, apart, again time.Duration) (batches []int, waited time.Duration) {
+	g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30}
+	g.Commit = func(batch []int) {
+		batches = append(batches, len(batch))
+		time.Sleep(took)
+	}
+	var all sync.WaitGroup
+	var sum atomic.Int64
+	for range callers {
+		all.Go(func() {
+			for range rounds {
+				begun := time.Now()
+				g.Do(size)
+				sum.Add(int64(time.Since(begun)))
+				time.Sleep(again)
+			}
+		})
+		time.Sleep(apart)
+	}
+	all.Wait()
+	return batches, time.Duration(sum.Load())
+}
+
+// One who commits waits for those whom the last commit answered: else there would be two halves that take turns.
+func TestBatchWaitsForThoseWhoComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		batches, _ := load(time.Millisecond, 4, 5, 1, time.Microsecond, 100*time.Microsecond)
+		is.Equal(batches, []int{1, 4, 4, 4, 4, 3}) // nobody else was there at first
+	})
+}
+
+func TestBatchDoesNotWaitWhereCommitsAreQuickOrLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		for _, batches := range [][]int{
+			first(load(99*time.Microsecond, 2, 10, 1, time.Microsecond, 10*time.Microsecond)),
+			first(load(time.Millisecond, 2, 10, 64<<10+1, time.Microsecond, 100*time.Microsecond)),
+		} {
+			is.Equal(slices.Max(batches), 1)
+		}
+	})
+}
+
+func first(batches []int, _ time.Duration) []int { return batches }
+
+// Callers who come once, and not for being answered, wait as long as they would without that, but for a few.
+func TestBatchSeldomWaitsInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const callers = 2000
+		_, without := load(time.Millisecond, callers, 1, 64<<10+1, 701*time.Microsecond, 0)
+		_, with := load(time.Millisecond, callers, 1, 1, 701*time.Microsecond, 0)
+		is.True(with < without+without/50)
+	})
+}
+
+func TestWaitForWhoDoesNotComeIsAQuarterOfACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		_, waited := load(time.Millisecond, 2, 1, 1, time.Microsecond, 0)
+		is.Equal(waited, time.Millisecond+(2250*time.Microsecond-time.Microsecond))
+	})
 }
