@@ -31,7 +31,7 @@ const (
 type Load struct {
 	URL         string        // of the server, such as http://127.0.0.1:3000
 	Token       string        // sent as a bearer token, unless it is empty
-	Wire        Wire          // how to append; nil is HTTP
+	Hello       Hello         // begins the connections to append over; nil is HTTP
 	Conns       int           // connections to append over, each with one request at a time; 0 is 1
 	Streams     int           // to append to, shared out among the connections; 0 is 1
 	Size        int           // of an event's data in bytes, at least MinSize
@@ -92,7 +92,7 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 	if r.http, err = newHTTP(l.URL, l.Token, l.Batch > 1); err != nil {
 		return result, err
 	}
-	r.Wire, r.Patience = cmp.Or[Wire](l.Wire, r.http), cmp.Or(l.Patience, 10*time.Second)
+	r.Patience = cmp.Or(l.Patience, 10*time.Second)
 	prefix := "bench-" + strings.ToLower(rand.Text()[:8]) + "-"
 	for i := range l.Streams {
 		r.names = append(r.names, prefix+strconv.Itoa(i))
@@ -105,7 +105,7 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 	defer giveUp()
 	conns := make([]*conn, l.Conns)
 	for i := range conns {
-		if conns[i], err = r.http.dial(answers); err != nil {
+		if conns[i], err = r.dial(answers); err != nil {
 			return result, err
 		}
 	}
@@ -158,6 +158,20 @@ func (r *run) fail(err error) {
 	r.failure.CompareAndSwap(nil, &err)
 }
 
+// dial returns a connection to append over.
+func (r *run) dial(ctx context.Context) (*conn, error) {
+	c, err := r.http.dial(ctx)
+	if err != nil || r.Hello == nil {
+		return c, err
+	}
+	c.SetDeadline(time.Now().Add(r.Patience))
+	if c.wire, err = r.Hello(c, c.r); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("begin a connection: %w", err)
+	}
+	return c, c.SetDeadline(time.Time{})
+}
+
 // subscribe returns the subscriptions, each answered by the server.
 func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 	subscriptions, errs := make([]*subscription, r.Subscribers), make([]error, r.Subscribers)
@@ -200,8 +214,8 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 		sent := r.now()
 		r.stamp(events, sent)
 		stream := n % r.Streams
-		request = r.Wire.Request(request[:0], r.names[stream], events)
-		first, alive, err := c.exchange(r.Wire, request)
+		request = c.wire.Request(request[:0], r.names[stream], events)
+		first, alive, err := c.exchange(request)
 		if at := r.now(); err != nil {
 			r.fail(fmt.Errorf("append: %w", err))
 		} else {
@@ -214,7 +228,7 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 		}
 		if !alive {
 			c.Close()
-			if c, err = r.http.dial(answers); err != nil {
+			if c, err = r.dial(answers); err != nil {
 				r.fail(err)
 				return
 			}

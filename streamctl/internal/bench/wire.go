@@ -15,7 +15,10 @@ import (
 	"strings"
 )
 
-// A Wire is a protocol to append events by, one request after the other on a connection. Its methods may be called at once.
+// A Hello is said on a new connection, where a protocol wants one, and returns the wire for it.
+type Hello func(w io.Writer, r *bufio.Reader) (Wire, error)
+
+// A Wire is a protocol to append events by, one request after the other on a connection.
 type Wire interface {
 	// Request appends to b the bytes that append events, JSON values of one line each, to a stream.
 	Request(b []byte, stream string, events []byte) []byte
@@ -167,7 +170,8 @@ func number(b []byte) (n int64) {
 // A conn is a connection that is closed when its context is done.
 type conn struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader
+	wire Wire
 }
 
 func (h *HTTP) dial(ctx context.Context) (*conn, error) {
@@ -179,15 +183,15 @@ func (h *HTTP) dial(ctx context.Context) (*conn, error) {
 		c = tls.Client(c, h.tls)
 	}
 	context.AfterFunc(ctx, func() { c.Close() })
-	return &conn{c, bufio.NewReader(c)}, nil
+	return &conn{c, bufio.NewReader(c), h}, nil
 }
 
 // exchange sends a request and reads its answer. Alive tells whether the connection can be used on.
-func (c *conn) exchange(w Wire, request []byte) (first int64, alive bool, err error) {
+func (c *conn) exchange(request []byte) (first int64, alive bool, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, false, err
 	}
-	first, err = w.Answer(c.r)
+	first, err = c.wire.Answer(c.r)
 	_, refused := errors.AsType[*RefusedError](err)
 	return first, err == nil || refused, err
 }

@@ -81,8 +81,8 @@ type measured struct {
 
 // put puts a load on a server. Where a request fails, or a subscriber does not get each event once and in order, there is no figure.
 func (l *list) put(s *server, load bench.Load) measured {
-	load.URL, load.Wire = s.url, s.wire
-	load.Keep = load.Keep || s.wire != nil
+	load.URL, load.Hello = s.url, s.hello
+	load.Keep = load.Keep || s.hello != nil
 	before := s.cpu()
 	r := must(bench.Run(l.ctx, load))
 	if r.Failed > 0 {

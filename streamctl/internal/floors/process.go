@@ -22,7 +22,7 @@ import (
 type server struct {
 	cmd   *exec.Cmd
 	url   string
-	wire  bench.Wire    // nil is HTTP
+	hello bench.Hello   // nil is HTTP
 	ready time.Duration // from its start to its first line
 }
 
@@ -59,7 +59,7 @@ func startRedis(ctx context.Context, dir string) *server {
 	_, port, _ := net.SplitHostPort(address)
 	s := newServer(ctx, "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir,
 		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0")
-	s.wire, s.url = redis{}, "tcp://"+address
+	s.hello, s.url = helloRedis, "tcp://"+address
 	check(s.cmd.Start())
 	for range 1000 {
 		if c, err := net.Dial("tcp", address); err == nil {

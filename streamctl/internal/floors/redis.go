@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/iterate/durable-streams/streamctl/internal/bench"
@@ -13,6 +14,8 @@ import (
 
 // redis appends one event a request with XADD, in Redis's protocol (RESP 2).
 type redis struct{}
+
+func helloRedis(io.Writer, *bufio.Reader) (bench.Wire, error) { return redis{}, nil }
 
 func (redis) Request(b []byte, stream string, events []byte) []byte {
 	data := bytes.TrimSuffix(events, []byte("\n"))
