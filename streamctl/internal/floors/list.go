@@ -27,6 +27,12 @@ const (
 	size   = 200             // of an event's data in bytes
 )
 
+// peers are what else one could append to. Each starts on an empty folder.
+var peers = []struct {
+	name  string
+	start func(ctx context.Context, dir string) *server
+}{{"Redis", startRedis}, {"PostgreSQL", startPostgres}}
+
 // A list is what is to be measured.
 type list struct {
 	table
@@ -37,27 +43,19 @@ type list struct {
 }
 
 // measure goes through the list.
-func measure(ctx context.Context, bin string) (err error) {
+func measure(ctx context.Context, bin string) error {
 	os.Unsetenv("DURABLE_STREAMS_URL") // streamctl shall start a server
 	dir, err := os.MkdirTemp(bin, "data-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = cmp.Or(context.Cause(ctx), p.error)
-		default:
-			panic(p)
-		}
-	}()
 	l := &list{ctx: ctx, bin: bin, dir: dir}
 	l.head()
 	for _, part := range []func(){l.disk, l.appends, l.batches, l.live, l.reading, l.starting, l.memory, l.commands} {
-		part()
-		check(ctx.Err())
+		if err := cmp.Or(attempt(part), ctx.Err()); err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
 	}
 	l.section("%d of %d aims met", l.met, l.aims)
 	return nil
@@ -132,10 +130,16 @@ func (l *list) appends() {
 	defer streamd.stop()
 	defer bare.stop()
 	servers := []*server{streamd, bare}
-	if _, err := exec.LookPath("redis-server"); err == nil {
-		redis := startRedis(l.ctx, l.dir)
-		defer redis.stop()
-		servers = append(servers, redis)
+	var absent []string
+	for _, p := range peers {
+		dir := filepath.Join(l.dir, p.name)
+		check(os.Mkdir(dir, 0o700))
+		defer os.RemoveAll(dir)
+		if err := attempt(func() { servers = append(servers, p.start(l.ctx, dir)) }); err != nil {
+			absent = append(absent, fmt.Sprintf("  %s is not driven: %v", p.name, err))
+			continue
+		}
+		defer servers[len(servers)-1].stop()
 	}
 	l.section("Durable appends, one event of %d bytes a request; floor: bare net/http", size)
 	for _, conns := range []int{1, 16, 64} {
@@ -153,16 +157,16 @@ func (l *list) appends() {
 			}
 			l.add(label+"p99", "ms", ms(m[0].Append.P99), ms(m[1].Append.P99), p99)
 			l.add(label+"server CPU an event", "µs", m[0].cpu, m[1].cpu, cpu)
-			if len(m) > 2 {
-				l.add(label+"events a second, beside: Redis", "/s", m[0].AppendRate, m[2].AppendRate, aim{})
-				l.add(label+"p99, beside: Redis", "ms", ms(m[0].Append.P99), ms(m[2].Append.P99), aim{})
+			for i, s := range servers[2:] {
+				l.add(label+"events a second, beside: "+s.name, "/s", m[0].AppendRate, m[2+i].AppendRate, aim{})
+				l.add(label+"p99, beside: "+s.name, "ms", ms(m[0].Append.P99), ms(m[2+i].Append.P99), aim{})
 			}
 		}
 	}
-	if len(servers) == 2 {
-		l.section("  Redis is not installed.")
+	for _, line := range absent {
+		l.section("%s", line)
 	}
-	l.section("  NATS and PostgreSQL are not driven from here.")
+	l.section("  NATS is not driven from here.")
 }
 
 func (l *list) batches() {

@@ -11,8 +11,8 @@
 //
 // The floors: "sync" is one thread that appends to a growing file and calls fdatasync. "bare" is net/http answering the same
 // bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel wakes and that writes the
-// same frames. "copy" is a file of the same events sent through net/http in user space. Redis with appendfsync always stands
-// beside them where redis-server is on PATH.
+// same frames. "copy" is a file of the same events sent through net/http in user space. Where they are installed, Redis with
+// appendfsync always and PostgreSQL with synchronous_commit, an insert a transaction, stand beside them.
 package main
 
 import (

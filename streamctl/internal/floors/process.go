@@ -21,6 +21,7 @@ import (
 // A server is a process that this one has started. It ends with its context, or by stop.
 type server struct {
 	cmd   *exec.Cmd
+	name  string // in the table, of one that stands beside
 	url   string
 	hello bench.Hello   // nil is HTTP
 	ready time.Duration // from its start to its first line
@@ -51,25 +52,43 @@ func start(ctx context.Context, path string, args ...string) *server {
 	return s
 }
 
-// startRedis starts a Redis that syncs each append.
-func startRedis(ctx context.Context, dir string) *server {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	address := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	s := newServer(ctx, "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir,
-		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0")
-	s.hello, s.url = helloRedis, "tcp://"+address
+// await starts a server that is to take connections at an address, and returns once one of them can begin.
+func (s *server) await(ctx context.Context, name, address string, hello bench.Hello) *server {
+	s.name, s.url, s.hello = name, "tcp://"+address, hello
+	var log bytes.Buffer
+	s.cmd.Stdout, s.cmd.Stderr = &log, &log
 	check(s.cmd.Start())
-	for range 1000 {
-		if c, err := net.Dial("tcp", address); err == nil {
+	end := time.Now().Add(10 * time.Second)
+	for {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.SetDeadline(end)
+			_, err = hello(c, bufio.NewReader(c))
 			c.Close()
+		}
+		if err == nil {
 			return s
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			s.stop()
+			check(fmt.Errorf("%s does not answer: %w; its last words: %s", s.cmd.Path, err, lastLine(log.Bytes())))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	s.stop()
-	panic(failure{fmt.Errorf("redis-server does not listen on %s", address)})
+}
+
+// freeAddress returns an address of loopback at which nobody listens, and its port.
+func freeAddress() (address, port string) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer l.Close()
+	address = l.Addr().String()
+	_, port, _ = net.SplitHostPort(address)
+	return address, port
+}
+
+func lastLine(log []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return lines[len(lines)-1]
 }
 
 // stop ends the process and waits for its end.
@@ -102,8 +121,23 @@ func (s *server) memory(name string) float64 {
 }
 
 // A failure is what ends the run: a figure that cannot be had. It is raised by panic, so that what was started is ended on the
-// way to measure, which returns it.
+// way to attempt, which returns it.
 type failure struct{ error }
+
+// attempt returns the failure that ended do, if one did.
+func attempt(do func()) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = p.error
+		default:
+			panic(p)
+		}
+	}()
+	do()
+	return nil
+}
 
 func check(err error) {
 	if err != nil {

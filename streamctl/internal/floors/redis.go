@@ -5,12 +5,22 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
 
 	"github.com/iterate/durable-streams/streamctl/internal/bench"
 )
+
+// startRedis starts a Redis that syncs each append.
+func startRedis(ctx context.Context, dir string) *server {
+	address, port := freeAddress()
+	s := newServer(ctx, must(exec.LookPath("redis-server")), "--bind", "127.0.0.1", "--port", port, "--dir", dir,
+		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0")
+	return s.await(ctx, "Redis", address, helloRedis)
+}
 
 // redis appends one event a request with XADD, in Redis's protocol (RESP 2).
 type redis struct{}
