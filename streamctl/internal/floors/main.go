@@ -12,7 +12,8 @@
 // The floors: "sync" is one thread that appends to a growing file and calls fdatasync. "bare" is net/http answering the same
 // bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel wakes and that writes the
 // same frames. "copy" is a file of the same events sent through net/http in user space. Where they are installed, Redis with
-// appendfsync always and PostgreSQL with synchronous_commit, an insert a transaction, stand beside them.
+// appendfsync always, PostgreSQL with synchronous_commit, an insert a transaction, and JetStream of NATS stand beside them. "NATS,
+// unsynced" is one that cannot sync each event, as version 2.9 cannot: it answers before the disk has it.
 package main
 
 import (

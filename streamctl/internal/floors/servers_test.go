@@ -90,6 +90,8 @@ func TestWiresReadOneAnswer(t *testing.T) {
 		{redis{}, "-ERR bad\r\n", "-ERR bad"},
 		{postgres{}, "2\x00\x00\x00\x04D\x00\x00\x00\x06\x00\x00" + ready, ""},
 		{postgres{}, pgError + ready, "bad"},
+		{nats{}, "INFO {}\r\nPING\r\nMSG _INBOX.A 1 10\r\n{\"seq\":1}\n\r\n", ""},
+		{nats{}, "MSG _INBOX.A 1 12\r\n{\"error\":{}}\r\n", `{"error":{}}`},
 	} {
 		is := is.New(t)
 		r := bufio.NewReader(strings.NewReader(test.answer + "X"))

@@ -17,7 +17,7 @@ type aim struct{ least, most float64 } // 0 is no bound
 func atLeast(v float64) aim { return aim{least: v} }
 func atMost(v float64) aim  { return aim{most: v} }
 
-const columns = "%-60s %14s %14s %7s %10s  %s\n"
+const columns = "%-64s %14s %14s %7s %10s  %s\n"
 
 func (t *table) head() { fmt.Printf(columns, "", "measured", "floor", "ratio", "aim", "") }
 
