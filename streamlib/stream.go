@@ -419,17 +419,21 @@ func (s *core) wake() {
 	}
 }
 
-// remember keeps a commit for the followers, who then need not read it from the storage each. What they were given
+// remember keeps the last commits for the followers, who then need not read them from the storage each. What they were given
 // stays as it is: the slice only grows, or is replaced. The caller holds mu.
 func (s *core) remember(events []Event, size int) {
-	switch {
-	case s.followers == 0 || size > keepCommit:
+	if s.followers == 0 || size > keepCommit {
 		s.recent, s.size = nil, 0
-	case len(s.recent) == 0 || s.size+size > keepRecent:
-		s.recent, s.size = events, size
-	default:
-		s.recent, s.size = append(s.recent, events...), s.size+size
+		return
 	}
+	if s.size+size > keepRecent { // half of it stays, for those who are a little behind
+		kept := s.recent
+		for ; len(kept) > 0 && s.size+size > keepRecent/2; kept = kept[1:] {
+			s.size -= len(kept[0].record)
+		}
+		s.recent = slices.Clone(kept)
+	}
+	s.recent, s.size = append(s.recent, events...), s.size+size
 }
 
 func (s *core) Stat(ctx context.Context) (Info, error) {

@@ -223,6 +223,45 @@ func TestRecent(t *testing.T) {
 	})
 }
 
+// TestRecentKeepsTheLast: who is a little behind does not read the storage either, whenever older commits are let go.
+func TestRecentKeepsTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		storage := newFaulty()
+		var reads atomic.Int32
+		storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+			reads.Add(1)
+			return storage.Storage.Read(name, from, to)
+		}
+		s := storage.stream("orders")
+		ctx, cancel := context.WithCancel(t.Context())
+		pause, got := make(chan bool), 0
+		var follower sync.WaitGroup
+		follower.Go(func() {
+			for batch := range s.Subscribe(ctx, 0) {
+				got += len(batch)
+				<-pause
+			}
+		})
+		synctest.Wait()
+		n := 0
+		for range 30 {
+			for range 3 {
+				is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{[]byte(`"` + strings.Repeat("x", 1000) + `"`)}})))
+				n++
+			}
+			synctest.Wait()
+			pause <- true
+			synctest.Wait()
+		}
+		is.Equal(reads.Load(), int32(0))
+		is.True(got >= n-3)
+		cancel()
+		close(pause)
+		follower.Wait()
+	})
+}
+
 // TestRecentIsTheReaders: a reader may append to what it was given, which others have a part of.
 func TestRecentIsTheReaders(t *testing.T) {
 	is := is.New(t)
