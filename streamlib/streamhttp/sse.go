@@ -131,6 +131,8 @@ type frames struct {
 	stop func() bool     // the interruption of a write that hangs
 
 	mu     sync.Mutex // held while writing; guards what follows
+	wrote  time.Time  // when the last write began
+	due    time.Time  // the write deadline
 	beat   *time.Timer
 	closed bool
 }
@@ -143,7 +145,8 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames 
 	w.Header().Set("X-Accel-Buffering", "no")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.beat = time.AfterFunc(pingAfter, f.ping)
+	f.beat = time.AfterFunc(time.Hour, f.ping)
+	f.beat.Reset(pingAfter) // the ping sees f.beat
 	_ = f.writeLocked([]byte(opening)) // where this fails, so does what follows
 	return f
 }
@@ -157,15 +160,22 @@ func (f *frames) close() {
 	f.stop()
 }
 
-// ping is the timer's.
+// ping is the timer's, which nobody moves while there are writes: it looks for itself how long the silence is.
 func (f *frames) ping() {
 	if !f.mu.TryLock() {
-		return // there is no silence
+		f.beat.Reset(pingAfter) // there is no silence
+		return
 	}
 	defer f.mu.Unlock()
-	if !f.closed {
+	if f.closed {
+		return
+	}
+	silence := time.Since(f.wrote)
+	if silence >= pingAfter {
+		silence = 0
 		_ = f.writeLocked([]byte(ping))
 	}
+	f.beat.Reset(pingAfter - silence)
 }
 
 func (f *frames) write(b []byte) error {
@@ -175,16 +185,17 @@ func (f *frames) write(b []byte) error {
 }
 
 func (f *frames) writeLocked(b []byte) error {
-	_ = f.c.SetWriteDeadline(time.Now().Add(writeTime))
+	f.wrote = time.Now()
+	if f.due.Sub(f.wrote) < writeTime { // moved once a second at most, for it costs as much as the rest but the system's part
+		f.due = f.wrote.Add(writeTime + time.Second)
+		_ = f.c.SetWriteDeadline(f.due)
+	}
 	if err := f.ctx.Err(); err != nil {
 		return err
 	}
 	_, err := f.w.Write(b)
 	if err == nil {
 		err = f.c.Flush()
-	}
-	if err == nil {
-		f.beat.Reset(pingAfter) // behind the flush, for a ping that came in its way is not made up for
 	}
 	return err
 }
