@@ -226,8 +226,9 @@ func (a *appending) take(b Batch, maxEvent, name int) error {
 
 // commit is called by one goroutine at a time.
 func (s *core) commit(batch []*appending) {
+	unfinished := fmt.Errorf("%q: %w", s.name, errUnfinished)
 	for _, a := range batch {
-		a.err = fmt.Errorf("%q: %w", s.name, errUnfinished)
+		a.err = unfinished
 	}
 	for len(batch) > 0 {
 		if batch[0].delete {

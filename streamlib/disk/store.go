@@ -275,10 +275,13 @@ func (s *Store) Delete(name string) error {
 
 var errClosed = fmt.Errorf("%w: the storage is closed", streamlib.ErrUnavailable)
 
+// errUnfinished is what is told of a commit that panics.
+var errUnfinished = errors.New("the commit did not finish")
+
 // commit is called by one goroutine at a time. Journal, sync, apply, publish: see doc.go.
 func (s *Store) commit(batch []*request) {
 	for _, r := range batch {
-		r.err = errors.New("the commit did not finish")
+		r.err = errUnfinished
 	}
 	held := batch[:0:0]
 	defer func() {

@@ -113,7 +113,7 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 			continue
 		case f.ctx.Err() != nil || err == nil: // the client has gone or the server ends
 		case errors.Is(err, streamlib.ErrDeleted):
-			_ = f.write([]byte(deleted))
+			_ = f.write([]byte(deleted), true)
 		case err != nil:
 			h.Log.Error("subscription broken off", "path", r.URL.EscapedPath(), "error", err)
 			panic(http.ErrAbortHandler)
@@ -146,8 +146,8 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beat = time.AfterFunc(time.Hour, f.ping)
-	f.beat.Reset(pingAfter) // the ping sees f.beat
-	_ = f.writeLocked([]byte(opening)) // where this fails, so does what follows
+	f.beat.Reset(pingAfter)                  // the ping sees f.beat
+	_ = f.writeLocked([]byte(opening), true) // where this fails, so does what follows
 	return f
 }
 
@@ -173,18 +173,18 @@ func (f *frames) ping() {
 	silence := time.Since(f.wrote)
 	if silence >= pingAfter {
 		silence = 0
-		_ = f.writeLocked([]byte(ping))
+		_ = f.writeLocked([]byte(ping), true)
 	}
 	f.beat.Reset(pingAfter - silence)
 }
 
-func (f *frames) write(b []byte) error {
+func (f *frames) write(b []byte, flush bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.writeLocked(b)
+	return f.writeLocked(b, flush)
 }
 
-func (f *frames) writeLocked(b []byte) error {
+func (f *frames) writeLocked(b []byte, flush bool) error {
 	f.wrote = time.Now()
 	if f.due.Sub(f.wrote) < writeTime { // moved once a second at most, for it costs as much as the rest but the system's part
 		f.due = f.wrote.Add(writeTime + time.Second)
@@ -194,13 +194,13 @@ func (f *frames) writeLocked(b []byte) error {
 		return err
 	}
 	_, err := f.w.Write(b)
-	if err == nil {
+	if err == nil && flush {
 		err = f.c.Flush()
 	}
 	return err
 }
 
-// send writes a batch, flushed once a chunk. With ids, the position moves along with events that have none of types too.
+// send writes a batch in chunks, and flushes it once. With ids, the position moves along with events that have none of types too.
 func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
 	pool, size := &smallBuffers, 0
 	for _, e := range events {
@@ -211,7 +211,7 @@ func (f *frames) send(events []streamlib.Event, types []string, ids bool) error 
 	}
 	buf := pool.get()
 	defer pool.put(buf)
-	b := *buf
+	b, sent := *buf, false
 	for i, e := range events {
 		has := e.HasType(types...)
 		if ids && (has || i == len(events)-1) {
@@ -224,14 +224,14 @@ func (f *frames) send(events []streamlib.Event, types []string, ids bool) error 
 			b = append(b, '\n')
 		}
 		if len(b) >= chunk {
-			if err := f.write(b); err != nil {
+			if err := f.write(b, false); err != nil {
 				return err
 			}
-			b = b[:0]
+			b, sent = b[:0], true
 		}
 	}
-	if *buf = b; len(b) == 0 {
+	if *buf = b; len(b) == 0 && !sent {
 		return nil
 	}
-	return f.write(b)
+	return f.write(b, true)
 }
