@@ -45,10 +45,15 @@ func unseal(line []byte) ([]byte, error) {
 	if n <= 0 || line[len(line)-1] != '\n' {
 		return nil, errUnended
 	}
-	var sum [8]byte
-	if string(line[n:n+len(beforeSum)]) != beforeSum || string(line[n+len(beforeSum)+8:]) != afterSum ||
-		!bytes.Equal(appendSum(sum[:0], crc32.Checksum(line[:n], castagnoli)), line[n+len(beforeSum):n+len(beforeSum)+8]) {
+	sum, given := crc32.Checksum(line[:n], castagnoli), line[n+len(beforeSum):]
+	if string(line[n:n+len(beforeSum)]) != beforeSum || string(given[8:]) != afterSum {
 		return nil, errSum
+	}
+	for _, c := range given[:8] {
+		if c != "0123456789abcdef"[sum>>28] {
+			return nil, errSum
+		}
+		sum <<= 4
 	}
 	return line[:n:n], nil
 }
