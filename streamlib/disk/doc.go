@@ -92,7 +92,7 @@
 //	fsync(journal)                      it is gone; only now may the next one go
 //
 // Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced, new
-// files are removed and their folder is synced, then the journal is cut to where its zeros ended, the frame's header in them is zeros again,
+// files are removed and their folder is synced, then the journal is cut to where its zeros ended, the frame's place in them is zeros again,
 // the journal is synced, and then the append fails. A crash in between leaves either the frame, and replay applies what was not
 // acknowledged, or nothing.
 //
@@ -107,7 +107,7 @@
 //
 // Replay, at the start. First what the process that ended saw done and may not be:
 //
-//	fsync(journal)                      a journal that was removed does not come back
+//	fsync(journal), fsync(streams)      what was removed does not come back: a journal, or a stream whose deletion saw its sync fail
 //	pwrite(last frame), fdatasync       it is durable before it is applied: else a crash now could leave a part of it
 //
 // Then for each stream that the journals name, from its last deletion on:

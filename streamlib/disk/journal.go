@@ -105,15 +105,14 @@ func (j *journal) write(frame []byte, room int64) error {
 	return err
 }
 
-// undo takes the frame back that was written last: with its header gone it is the end. It needs no room on the disk.
+// undo takes the frame back that was written last: there are zeros again, so a later start takes it for no torn one. It needs no room on
+// the disk.
 func (j *journal) undo() error {
 	if err := j.file.truncate(j.allocated); err != nil {
 		return err
 	}
-	if below := min(j.allocated-j.end, int64(headerLen)); below > 0 {
-		if _, err := j.file.WriteAt(make([]byte, below), j.end); err != nil {
-			return err
-		}
+	if _, err := j.file.WriteAt(make([]byte, j.allocated-j.end), j.end); err != nil {
+		return err
 	}
 	return j.file.sync()
 }

@@ -34,9 +34,11 @@ type piece struct {
 // recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine was
 // started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
-	// A journal that a former start had removed must not come back beside what this one does.
-	if err := s.fs.syncDir(journalDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	// What a former start had removed must not come back: a journal beside what this one does, a stream that it showed as deleted.
+	for _, dir := range [...]string{journalDir, streamsDir} {
+		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	journals, plan, err := s.readJournals(repair)
 	defer func() {
