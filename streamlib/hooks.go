@@ -58,8 +58,11 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 				return err
 			}
 		}
+		if len(s.hooks.Before) == 0 {
+			return nil
+		}
 		for _, data := range b.Data {
-			data, err := compact.All(nil, data) // its own, for a hook that is not waited for when the caller has it back
+			data, err := compact.All(make([]byte, 0, len(data)), data) // its own, for a hook that is not waited for when the caller has it back
 			if err != nil {
 				return fmt.Errorf("append %q: %w event: %w", s.Name(), ErrInvalid, err)
 			}

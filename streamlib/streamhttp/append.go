@@ -45,7 +45,7 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		return err
 	}
 	if lines {
-		batch.Data, err = lineValues(body)
+		batch.Data, err = lineValues(body, h.MaxEvent)
 	} else {
 		batch.Data = make([]json.RawMessage, 1)
 		batch.Data[0], err = envelope(body)

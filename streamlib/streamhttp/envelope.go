@@ -69,11 +69,17 @@ func isData(quoted []byte) bool {
 }
 
 // lineValues returns the lines of NDJSON, a value each, which nobody has looked into yet. Blank lines are none.
-func lineValues(body []byte) ([]json.RawMessage, error) {
+func lineValues(body []byte, maxEvent int) ([]json.RawMessage, error) {
+	long := false
 	values := make([]json.RawMessage, 0, bytes.Count(body, newline)+1)
 	for line := range bytes.SplitSeq(body, newline) {
 		if line = compact.Space(line); len(line) > 0 {
-			values = append(values, line)
+			values, long = append(values, line), long || len(line) > maxEvent
+		}
+	}
+	if long { // unless it is for white space
+		if err := badLine(body, maxEvent); err != nil {
+			return nil, err
 		}
 	}
 	if len(values) == 0 {

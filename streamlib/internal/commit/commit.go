@@ -111,7 +111,7 @@ func (g *Group[R]) lead() {
 // gather waits for those who are likely to come. The caller holds mu, and leads.
 func (g *Group[R]) gather() {
 	missing := g.around - len(g.queue)
-	if missing <= 0 || g.took < slow {
+	if missing <= 0 || g.took < slow || g.Size(g.queue[0].value) > large {
 		return
 	}
 	wait := min(g.took/4*time.Duration(missing), patience)
@@ -134,7 +134,7 @@ func (g *Group[R]) gather() {
 	timer.Stop()
 	g.mu.Lock()
 	g.enough = nil
-	if time.Since(g.ended) < wait {
+	if time.Since(g.ended) < wait { // the timer may have been late
 		g.pause = 0
 	} else {
 		g.pause = min(2*g.pause+1, maxPause)
