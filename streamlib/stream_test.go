@@ -160,17 +160,22 @@ func TestReadyTogether(t *testing.T) {
 	}
 }
 
+// countingReads returns a storage and how often it was read.
+func countingReads() (*faulty, *atomic.Int32) {
+	storage, reads := newFaulty(), new(atomic.Int32)
+	storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+		reads.Add(1)
+		return storage.Storage.Read(name, from, to)
+	}
+	return storage, reads
+}
+
 // TestRecent has followers take the last commits from memory: they get what the storage has, whatever the size and
 // whatever they do to what they were given, and read the storage only to catch up.
 func TestRecent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		storage := newFaulty()
-		var reads atomic.Int32
-		storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
-			reads.Add(1)
-			return storage.Storage.Read(name, from, to)
-		}
+		storage, reads := countingReads()
 		s := storage.stream("orders")
 		ctx, cancel := context.WithCancel(t.Context())
 		var followers sync.WaitGroup
@@ -227,12 +232,7 @@ func TestRecent(t *testing.T) {
 func TestRecentKeepsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		storage := newFaulty()
-		var reads atomic.Int32
-		storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
-			reads.Add(1)
-			return storage.Storage.Read(name, from, to)
-		}
+		storage, reads := countingReads()
 		s := storage.stream("orders")
 		ctx, cancel := context.WithCancel(t.Context())
 		pause, got := make(chan bool), 0
