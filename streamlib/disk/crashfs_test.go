@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // errDown is what every operation says between a crash and the next start.
@@ -80,6 +81,7 @@ type inode struct {
 	entries map[string]*inode
 	durable map[string]*inode
 	moves   []move
+	changes int64 // counts the moves
 	links   int
 }
 
@@ -93,6 +95,13 @@ type change struct {
 type move struct {
 	from, to string // from is "" where to is created, to is "" where from is removed
 	node     *inode
+}
+
+// move changes the folder's entries.
+func (n *inode) move(m move) {
+	m.apply(n.entries)
+	n.moves = append(n.moves, m)
+	n.changes++
 }
 
 func newFolder() *inode {
@@ -429,8 +438,7 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 		if n = (&inode{links: 1}); flag&os.O_RDWR == 0 {
 			return nil, pathError(kind, path, fs.ErrPermission)
 		}
-		dir.entries[base] = n
-		dir.moves = append(dir.moves, move{to: base, node: n})
+		dir.move(move{to: base, node: n})
 	case flag&os.O_TRUNC != 0:
 		n.change(change{at: 0})
 	}
@@ -454,8 +462,7 @@ func (c *crashFS) mkdir(path string) error {
 	}
 	if c.root.entries[path] == nil {
 		n := newFolder()
-		c.root.entries[path] = n
-		c.root.moves = append(c.root.moves, move{to: path, node: n})
+		c.root.move(move{to: path, node: n})
 	}
 	return err
 }
@@ -474,9 +481,7 @@ func (c *crashFS) rename(from, to string) error {
 	if old != nil {
 		old.links--
 	}
-	m := move{base, toBase, n}
-	m.apply(dir.entries)
-	dir.moves = append(dir.moves, m)
+	dir.move(move{base, toBase, n})
 	return err
 }
 
@@ -493,9 +498,7 @@ func (c *crashFS) remove(path string) error {
 	if n.links--; n.links == 0 {
 		c.room += n.live.size
 	}
-	m := move{from: base}
-	m.apply(dir.entries)
-	dir.moves = append(dir.moves, m)
+	dir.move(move{from: base})
 	return err
 }
 
@@ -559,23 +562,24 @@ func (c *crashFS) syncAll() error {
 	return nil
 }
 
-func (c *crashFS) reachable() error {
-	_, err := c.begin(c.now(), "reachable", "")
+func (c *crashFS) reachable() (changed time.Time, err error) {
+	_, err = c.begin(c.now(), "reachable", "")
 	defer c.mu.Unlock()
 	if err != nil {
-		return err
+		return changed, err
 	}
-	for _, name := range []string{streamsDir, journalDir} {
+	for _, name := range []string{journalDir, streamsDir} {
 		n := c.root.entries[name]
 		if n == nil {
-			return pathError("stat", name, fs.ErrNotExist)
+			return changed, pathError("stat", name, fs.ErrNotExist)
 		}
 		if then, ok := c.noted[name]; ok && then != n {
-			return pathError("stat", name, errors.New("not the one that was opened"))
+			return changed, pathError("stat", name, errors.New("not the one that was opened"))
 		}
 		c.noted[name] = n
+		changed = time.Unix(n.changes, 0)
 	}
-	return nil
+	return changed, nil
 }
 
 func (c *crashFS) close() error { return nil }

@@ -336,18 +336,55 @@ func TestFolderGone(t *testing.T) {
 			return errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, streamsDir), 0o700))
 		},
 	} {
-		t.Run(what, func(t *testing.T) {
-			is := is.New(t)
-			dir := filepath.Join(t.TempDir(), "data")
-			s := openFolder(t, dir, Options{})
-			is.NoErr(appendOne(s, "a", 0))
-			is.NoErr(do(dir))
-			for range 2 {
-				if err := appendOne(s, "a", 1); !errors.Is(err, streamlib.ErrUnavailable) {
-					t.Fatalf("append: %v", err)
+		for _, long := range []bool{false, true} { // ago
+			t.Run(fmt.Sprint(what, "/", long), func(t *testing.T) {
+				is := is.New(t)
+				dir := filepath.Join(t.TempDir(), "data")
+				s := openFolder(t, dir, Options{})
+				is.NoErr(appendOne(s, "a", 0))
+				if long {
+					is.NoErr(changedAt(dir, testTime.Add(1)))
 				}
-			}
-		})
+				is.NoErr(appendOne(s, "a", 1))
+				is.NoErr(do(dir))
+				if long {
+					_ = changedAt(dir, testTime.Add(2)) // it may be gone
+				}
+				for range 2 {
+					if err := appendOne(s, "a", 2); !errors.Is(err, streamlib.ErrUnavailable) {
+						t.Fatalf("append: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// changedAt makes the streams' folder one that was last changed then.
+func changedAt(dir string, then time.Time) error {
+	return os.Chtimes(filepath.Join(dir, streamsDir), then, then)
+}
+
+// A folder's time tells of its last change where a later one gets another.
+func TestTimeOfChange(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	openFolder(t, dir, Options{})
+	root, err := openFS(dir)
+	is.NoErr(err)
+	defer root.close()
+	for then, tells := range map[time.Time]bool{
+		testTime.Add(1):            true,
+		testTime:                   false, // a file system of seconds
+		time.Now():                 false,
+		time.Now().Add(time.Hour):  false,
+		time.Now().Add(-time.Hour): true,
+	} {
+		is.NoErr(changedAt(dir, then))
+		changed, err := root.reachable()
+		is.NoErr(err)
+		is.Equal(changed.Equal(then), tells)
+		is.Equal(changed.IsZero(), !tells)
 	}
 }
 

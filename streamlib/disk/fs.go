@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
@@ -23,7 +24,9 @@ type fsys interface {
 	names(dir string) ([]string, error) // in any order
 	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
 	syncAll() error                     // makes everything durable that was written, by whomever
-	reachable() error                   // fails where a folder is no longer at its path: what is written now would be lost
+	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a name in the
+	// streams' folder last came or went, zero where a later change might not be told from that one.
+	reachable() (changed time.Time, err error)
 	close() error
 }
 
@@ -120,20 +123,26 @@ func (o *osFS) syncAll() error {
 	return nil
 }
 
-func (o *osFS) reachable() error {
-	for _, name := range [...]string{streamsDir, journalDir} {
+func (o *osFS) reachable() (changed time.Time, err error) {
+	for _, name := range [...]string{journalDir, streamsDir} {
 		f, err := o.folder(name)
 		if err != nil {
-			return err
+			return changed, err
 		}
 		path := filepath.Join(o.dir, name)
-		if now, err := os.Stat(path); err != nil {
-			return err
+		now, err := os.Stat(path)
+		if err != nil {
+			return changed, err
 		} else if !os.SameFile(now, f.info) {
-			return fmt.Errorf("folder %s is not the one that was opened", path)
+			return changed, fmt.Errorf("folder %s is not the one that was opened", path)
 		}
+		changed = now.ModTime()
 	}
-	return nil
+	// File systems take the time from a clock that ticks every 10 ms or faster (inode_time(7)), some keep seconds alone.
+	if changed.Nanosecond() == 0 || time.Since(changed) < 100*time.Millisecond {
+		changed = time.Time{}
+	}
+	return changed, nil
 }
 
 func (o *osFS) close() error {

@@ -29,7 +29,8 @@ type log struct {
 	exists bool
 	end    int64
 	next   streamlib.Offset
-	lost   bool // somebody removed the file
+	lost   bool      // somebody removed the file
+	looked time.Time // the folder's last change when the file was still there
 
 	mu      sync.Mutex // guards what is published
 	file    file       // nil while there is none; set once

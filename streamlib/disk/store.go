@@ -49,6 +49,7 @@ type Store struct {
 	frames   uint64   // in it
 	round    uint64   // counts commits
 	frame    []byte
+	changed  time.Time // what fsys.reachable said of the streams' folder
 
 	mu      sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
 	logs    map[string]*log
@@ -364,7 +365,7 @@ func (s *Store) usable() error {
 		}
 		s.prepared = true
 	}
-	if err := s.fs.reachable(); err != nil {
+	if s.changed, err = s.fs.reachable(); err != nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
 	}
 	return nil
@@ -400,7 +401,7 @@ func (s *Store) check(l *log, r *request) error {
 		return fmt.Errorf("%w: %s must not be written", streamlib.ErrUnavailable, l.path)
 	}
 	gone := !l.exists && s.journalled(r.name)
-	if l.exists {
+	if l.exists && (s.changed.IsZero() || !s.changed.Equal(l.looked)) {
 		linked, err := l.file.linked()
 		if err != nil {
 			return refused(err)
@@ -408,6 +409,9 @@ func (s *Store) check(l *log, r *request) error {
 		if gone = !linked; gone && !l.lost {
 			l.lost = true
 			s.pin(l)
+		}
+		if linked {
+			l.looked = s.changed
 		}
 	}
 	if gone {
