@@ -107,7 +107,7 @@ func (e Event) Data() json.RawMessage {
 
 // CreatedAt returns when the event was appended: UTC milliseconds, never below its predecessor's.
 func (e Event) CreatedAt() time.Time {
-	t, _ := time.Parse(timeLayout, string(e.record[e.public-timeLen+len(beforeTime):e.public-1]))
+	t, _ := time.Parse(time.RFC3339, string(e.record[e.public-timeLen+len(beforeTime):e.public-1]))
 	return t
 }
 
@@ -167,7 +167,7 @@ func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("%w data: %w", ErrInvalid, err)
 	}
-	return appendRecord(nil, o, appendQuoted(nil, name), data, createdAt.UTC().AppendFormat(nil, timeLayout), ""), nil
+	return appendRecord(nil, o, appendQuoted(nil, name), data, appendTime(nil, createdAt.UTC()), ""), nil
 }
 
 // ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
@@ -249,6 +249,13 @@ func appendRecord(b []byte, o Offset, name, data, createdAt []byte, key string) 
 		b = appendQuoted(append(b, beforeKey...), key)
 	}
 	return b
+}
+
+// appendTime appends t, which is in UTC, in timeLayout. Package time is twice as fast for RFC 3339, of which that is a form.
+func appendTime(b []byte, t time.Time) []byte {
+	b = t.AppendFormat(b, time.RFC3339)
+	ms := t.Nanosecond() / int(time.Millisecond)
+	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
 }
 
 func appendOffset(b []byte, o Offset) []byte {

@@ -226,10 +226,11 @@ func (a *appending) take(b Batch, maxEvent, name int) error {
 
 // commit is called by one goroutine at a time.
 func (s *core) commit(batch []*appending) {
-	unfinished := fmt.Errorf("%q: %w", s.name, errUnfinished)
-	for _, a := range batch {
-		a.err = unfinished
-	}
+	defer func() { // what is left where the storage panics
+		for _, a := range batch {
+			a.err = fmt.Errorf("%q: %w", s.name, errUnfinished)
+		}
+	}()
 	for len(batch) > 0 {
 		if batch[0].delete {
 			batch[0].err = s.remove()
@@ -293,7 +294,7 @@ func (s *core) store(batch []*appending) error {
 	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
 		created = now
 	}
-	stamp := created.AppendFormat(nil, timeLayout)
+	stamp := appendTime(nil, created)
 	records, events := make([]byte, 0, size), make([]Event, 0, count)
 	for _, a := range batch {
 		next, first := tail+Offset(len(events)), len(events)
