@@ -2,6 +2,7 @@ package streamlib
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -80,8 +81,9 @@ func CheckName(name string) error {
 // The slices that its methods return share that memory and must not be changed.
 type Event struct {
 	Offset Offset
-	record []byte // what Record returns
-	public int    // record[:public] and a closing brace are the public form
+	// public is the public form without the closing brace; its capacity is what Record returns. So an event has four words, which is
+	// what the compiler keeps in registers.
+	public []byte
 }
 
 const (
@@ -98,25 +100,25 @@ const (
 )
 
 // Stream returns the name of the event's stream.
-func (e Event) Stream() string { return unquote(e.record[nameAt:e.nameEnd()]) }
+func (e Event) Stream() string { return unquote(e.public[nameAt:e.nameEnd()]) }
 
 // Data returns the event's value: compact JSON, otherwise as the sender wrote it.
 func (e Event) Data() json.RawMessage {
-	return json.RawMessage(e.record[e.nameEnd()+len(beforeData) : e.public-timeLen])
+	return json.RawMessage(e.public[e.nameEnd()+len(beforeData) : len(e.public)-timeLen])
 }
 
 // CreatedAt returns when the event was appended: UTC milliseconds, never below its predecessor's.
 func (e Event) CreatedAt() time.Time {
-	t, _ := time.Parse(time.RFC3339, string(e.record[e.public-timeLen+len(beforeTime):e.public-1]))
+	t, _ := time.Parse(time.RFC3339, string(e.public[len(e.public)-timeLen+len(beforeTime):len(e.public)-1]))
 	return t
 }
 
 // Key returns the idempotency key that the event was appended with, "" where there was none.
 func (e Event) Key() string {
-	if e.public == len(e.record) {
+	if cap(e.public) == len(e.public) {
 		return ""
 	}
-	return unquote(e.record[e.public+len(beforeKey):])
+	return unquote(e.Record()[len(e.public)+len(beforeKey):])
 }
 
 // HasType tells whether the data is an object whose "type" or "_type", by these very names, is one of types. No types are
@@ -143,7 +145,7 @@ func text(data json.RawMessage) (s string, ok bool) {
 }
 
 // AppendJSON appends the event's public form, one line without its end, to b.
-func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.record[:e.public]...), '}') }
+func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.public...), '}') }
 
 // MarshalJSON is AppendJSON for encoding/json, which escapes <, >, &, U+2028 and U+2029 in what it returns unless an
 // Encoder is told not to.
@@ -159,7 +161,7 @@ func (e Event) String() string { return string(e.AppendJSON(nil)) }
 
 // Record returns the form that a Storage keeps: the public members, after them the key where there is one, and no
 // closing brace, so that the storage can add members of its own.
-func (e Event) Record() []byte { return e.record }
+func (e Event) Record() []byte { return e.public[:cap(e.public)] }
 
 // NewRecord makes the record of an event from elsewhere, such as a file of another form. The name has passed CheckName.
 func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time) ([]byte, error) {
@@ -173,52 +175,78 @@ func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time)
 // ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
 // its data, for which a Storage has a checksum.
 func ParseRecord(record []byte) (Event, error) {
-	e := Event{record: record, public: len(record)}
 	if len(record) < nameAt+timeLen || string(record[:len(beforeOffset)]) != beforeOffset ||
 		string(record[nameAt-len(beforeName):nameAt]) != beforeName {
 		return Event{}, errNoEvent
 	}
-	for _, c := range record[len(beforeOffset) : len(beforeOffset)+16] {
-		if c < '0' || c > '9' {
-			return Event{}, errNoEvent
-		}
-		e.Offset = e.Offset*10 + Offset(c-'0')
-	}
-	if !e.timed() { // then a key stands behind the time; no quote within it is bare, so this is the last
-		if e.public = bytes.LastIndex(record, []byte(beforeKey)); e.public < nameAt+timeLen || !e.timed() {
-			return Event{}, errNoEvent
-		}
-		if quotedEnd(record, e.public+len(beforeKey)) != len(record) {
-			return Event{}, errNoEvent
-		}
-	}
-	end := e.nameEnd()
-	if e.Offset > MaxOffset || end < 0 || end+len(beforeData)+timeLen >= e.public || string(record[end:end+len(beforeData)]) != beforeData {
+	high, ok := digits(record[len(beforeOffset):])
+	low, okLow := digits(record[len(beforeOffset)+8:])
+	offset := Offset(high)*1e8 + Offset(low)
+	if !ok || !okLow || offset > MaxOffset {
 		return Event{}, errNoEvent
 	}
-	return e, nil
+	public := len(record)
+	if !timed(record) { // then a key stands behind the time; no quote within it is bare, so this is the last
+		if public = bytes.LastIndex(record, []byte(beforeKey)); public < nameAt+timeLen || !timed(record[:public]) {
+			return Event{}, errNoEvent
+		}
+		if quotedEnd(record, public+len(beforeKey)) != len(record) {
+			return Event{}, errNoEvent
+		}
+	}
+	end := quotedEnd(record, nameAt)
+	if end < 0 || end+len(beforeData)+timeLen >= public || string(record[end:end+len(beforeData)]) != beforeData {
+		return Event{}, errNoEvent
+	}
+	return Event{offset, record[:public:len(record)]}, nil
 }
 
-// timed tells whether a time ends at e.public.
-func (e Event) timed() bool {
-	t := e.record[e.public-timeLen : e.public]
+// digits reads 8 digits, all at once: every event that is read has 40 (Daniel Lemire, "Quickly parsing eight digits", 2018).
+func digits(b []byte) (n uint64, ok bool) {
+	n = binary.LittleEndian.Uint64(b)
+	ok = isDigits(n)
+	n = (n & 0x0f0f0f0f0f0f0f0f) * (1 + 10<<8) >> 8
+	n = (n & 0x00ff00ff00ff00ff) * (1 + 100<<16) >> 16
+	n = (n & 0x0000ffff0000ffff) * (1 + 10000<<32) >> 32
+	return n, ok
+}
+
+// isDigits tells whether all 8 bytes are digits: what has a 3 above is none where 6 more makes that a 4.
+func isDigits(n uint64) bool {
+	const above = 0xf0f0f0f0f0f0f0f0
+	return n&above == zeros && (n+0x0606060606060606)&above == zeros
+}
+
+const zeros = 0x3030303030303030 // '0', 8 times
+
+// timed tells whether a time ends the record.
+func timed(record []byte) bool {
+	t := record[len(record)-timeLen:]
 	if string(t[:len(beforeTime)]) != beforeTime || t[timeLen-1] != '"' {
 		return false
 	}
-	for i, c := range t[len(beforeTime) : timeLen-1] {
-		if want := timeLayout[i]; '0' <= want && want <= '9' {
-			if c < '0' || c > '9' {
-				return false
-			}
-		} else if c != want {
+	for i, signs := range timeSigns {
+		n := binary.LittleEndian.Uint64(t[len(beforeTime)+8*i:])
+		if n&signs.mask != signs.want || !isDigits(n&^signs.mask|zeros&signs.mask) {
 			return false
 		}
 	}
 	return true
 }
 
-// nameEnd is where the quoted name ends, -1 where it does not.
-func (e Event) nameEnd() int { return quotedEnd(e.record, nameAt) }
+// timeSigns are the bytes of timeLayout that are no digits, 8 bytes each.
+var timeSigns = func() (signs [len(timeLayout) / 8]struct{ mask, want uint64 }) {
+	for i, c := range []byte(timeLayout) {
+		if c < '0' || c > '9' {
+			signs[i/8].mask |= 0xff << (i % 8 * 8)
+			signs[i/8].want |= uint64(c) << (i % 8 * 8)
+		}
+	}
+	return signs
+}()
+
+// nameEnd is where the quoted name ends.
+func (e Event) nameEnd() int { return quotedEnd(e.public, nameAt) }
 
 // quotedEnd is where what appendQuoted made of at least one byte ends that begins at from, -1 where there is none.
 func quotedEnd(b []byte, from int) int {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,29 @@ func TestParseRecordRefuses(t *testing.T) {
 	} {
 		if e, err := streamlib.ParseRecord([]byte(bad)); err == nil {
 			t.Errorf("%s: %v, key %q", bad, e, e.Key())
+		}
+	}
+}
+
+// TestParseRecordEachByte puts each byte at each place of the digits and of the signs between them.
+func TestParseRecordEachByte(t *testing.T) {
+	const good = `{"offset":"1234567890123456","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"`
+	for at := range good {
+		if inOffset := 11 <= at && at < 27; !inOffset && at < len(good)-len(`2024-01-08T00:00:00.000Z"`) {
+			continue
+		}
+		for c := range 256 {
+			record := []byte(good)
+			record[at] = byte(c)
+			digit := '0' <= c && c <= '9'
+			e, err := streamlib.ParseRecord(record)
+			if want := byte(c) == good[at] || digit && '0' <= good[at] && good[at] <= '9'; (err == nil) != want {
+				if o, _ := strconv.Atoi(string(record[11:27])); !want || o <= int(streamlib.MaxOffset) {
+					t.Errorf("%s: %v", record, err)
+				}
+			} else if err == nil && e.Offset.String() != string(record[11:27]) {
+				t.Errorf("%s: offset %d", record, e.Offset)
+			}
 		}
 	}
 }

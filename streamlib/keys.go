@@ -141,7 +141,7 @@ func (s *core) loadKeys() (*keys, error) {
 				return nil, err
 			}
 			for _, e := range events {
-				size += len(e.record)
+				size += len(e.Record())
 				if key := e.Key(); key == "" {
 				} else if n := len(part); n > 0 && part[n-1].key == key && part[n-1].end() == e.Offset {
 					part[n-1].count++

@@ -236,7 +236,7 @@ func (f *feed) publish(name string, events []Event) {
 		return
 	}
 	for _, e := range events {
-		f.bytes += int64(len(e.record))
+		f.bytes += int64(len(e.Record()))
 	}
 	l := f.last
 	f.last = &link{ready: make(chan struct{})}

@@ -35,7 +35,7 @@ func (m *memory) Append(name string, events []Event) error {
 		return &ConflictError{Stream: name, Tail: tail, Want: events[0].Offset}
 	}
 	for _, e := range events {
-		stored.size += int64(len(e.record))
+		stored.size += int64(len(e.Record()))
 	}
 	stored.events = append(stored.events, events...)
 	m.streams[name] = stored

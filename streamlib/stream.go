@@ -310,11 +310,11 @@ func (s *core) store(batch []*appending) error {
 		for i, data := range a.data {
 			from, o := len(records), next+Offset(i)
 			records = appendRecord(records, o, s.quoted, data, stamp, a.key)
-			e := Event{Offset: o, record: records[from:len(records):len(records)], public: len(records) - from}
+			public := records[from:len(records):len(records)]
 			if a.key != "" {
-				e.public = bytes.LastIndex(e.record, []byte(beforeKey))
+				public = public[:bytes.LastIndex(public, []byte(beforeKey))]
 			}
-			events = append(events, e)
+			events = append(events, Event{o, public})
 		}
 		a.events = events[first:len(events):len(events)]
 	}
@@ -431,7 +431,7 @@ func (s *core) remember(events []Event, size int) {
 	if s.size+size > keepRecent { // half of it stays, for those who are a little behind
 		kept := s.recent
 		for ; len(kept) > 0 && s.size+size > keepRecent/2; kept = kept[1:] {
-			s.size -= len(kept[0].record)
+			s.size -= len(kept[0].Record())
 		}
 		s.recent = slices.Clone(kept)
 	}
