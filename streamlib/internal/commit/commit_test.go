@@ -193,7 +193,7 @@ func TestBatchDoesNotWaitWhereCommitsAreQuickOrLarge(t *testing.T) {
 		is := is.New(t)
 		for _, batches := range [][]int{
 			first(load(99*time.Microsecond, 2, 10, 1, time.Microsecond, 10*time.Microsecond)),
-			first(load(time.Millisecond, 2, 10, 64<<10+1, time.Microsecond, 100*time.Microsecond)),
+			first(load(time.Millisecond, 2, 10, large, time.Microsecond, 100*time.Microsecond)),
 		} {
 			is.Equal(slices.Max(batches), 1)
 		}
@@ -207,7 +207,7 @@ func TestBatchSeldomWaitsInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		const callers = 2000
-		_, without := load(time.Millisecond, callers, 1, 64<<10+1, 701*time.Microsecond, 0)
+		_, without := load(time.Millisecond, callers, 1, large, 701*time.Microsecond, 0)
 		_, with := load(time.Millisecond, callers, 1, 1, 701*time.Microsecond, 0)
 		is.True(with < without+without/50)
 	})
@@ -220,3 +220,26 @@ func TestWaitForWhoDoesNotComeIsAQuarterOfACommit(t *testing.T) {
 		is.Equal(waited, time.Millisecond+(2250*time.Microsecond-time.Microsecond))
 	})
 }
+
+// A large value that comes first does not wait for those who may come, as a small one does.
+func TestLargeValueDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30, Commit: func([]int) { time.Sleep(time.Millisecond) }}
+		for _, first := range []struct {
+			size int
+			want time.Duration
+		}{{large, time.Millisecond}, {1, 1250 * time.Microsecond}} {
+			var both sync.WaitGroup
+			both.Go(func() { g.Do(1); g.Do(1) })
+			synctest.Wait()
+			both.Go(func() { g.Do(1) })
+			both.Wait() // the last commit was for the two of them
+			begun := time.Now()
+			g.Do(first.size)
+			is.Equal(time.Since(begun), first.want)
+		}
+	})
+}
+
+const large = 64<<10 + 1
