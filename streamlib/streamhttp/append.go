@@ -49,6 +49,9 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	} else {
 		batch.Data = make([]json.RawMessage, 1)
 		batch.Data[0], err = envelope(body)
+		if n := len(batch.Data[0]); n > h.MaxEvent {
+			err = fmt.Errorf("%w: an event of %d bytes, the limit is %d", streamlib.ErrTooLarge, n, h.MaxEvent)
+		}
 	}
 	if err != nil {
 		return err

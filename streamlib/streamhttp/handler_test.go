@@ -289,6 +289,29 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A handler may take less than the manager would.
+func TestOwnLimit(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{MaxEvent: 1000})
+	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{MaxEvent: 10}))
+	for _, test := range []struct {
+		contentType, body string
+		status            int
+	}{
+		{"application/x-ndjson", "1\n\n\"345678901\"\n", 413},
+		{"application/x-ndjson", "1\n\"34567890\"\n[1,   2,   3]", 201},
+		{"application/json", `{"data":"345678901"}`, 413},
+		{"application/json", `{"data":"34567890"}`, 201},
+	} {
+		got := ask(t, client, "POST /streams/s", strings.NewReader(test.body), "Content-Type: "+test.contentType)
+		is.Equal(got.status, test.status)
+		is.Equal(strings.Contains(got.body, "11 bytes, the limit is 10"), test.status == 413)
+	}
+	info, err := m.Stream("s").Stat(t.Context())
+	is.NoErr(err)
+	is.Equal(info.Tail, streamlib.Offset(4))
+}
+
 func TestHealthTellsTheSameMachineMore(t *testing.T) {
 	is := is.New(t)
 	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
