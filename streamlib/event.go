@@ -255,6 +255,7 @@ func quotedEnd(b []byte, from int) int {
 	}
 	for i := from + 1; i < len(b); i++ {
 		switch c := b[i]; {
+		case c > '"' && c != '\\': // as nearly all are
 		case c == '"' && i == from+1, c < ' ':
 			return -1
 		case c == '"':
