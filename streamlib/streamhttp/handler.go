@@ -22,7 +22,7 @@ const (
 	bodyTime  = time.Minute      // for a request's whole body to arrive
 	writeTime = 30 * time.Second // for a client to take what is written to it at once
 	pingAfter = 15 * time.Second // of silence
-	chunk     = 64 << 10         // what is written at once, about
+	chunk     = 128 << 10        // what is written at once, about
 )
 
 // Config is what a handler needs to know; the zero value is ready to use.
