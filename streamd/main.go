@@ -47,14 +47,7 @@ import (
 )
 
 func main() {
-	ctx, end := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		first := <-signals
-		signal.Stop(signals) // before anybody sees the end begin, for the second ends the process at once
-		end(fmt.Errorf("signal: %v", first))
-	}()
+	ctx := signalled()
 	signal.Ignore(syscall.SIGPIPE)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // little lives long here: a request's garbage is collected a fifth as often, for some 12 MB
@@ -67,6 +60,24 @@ func main() {
 		fmt.Fprintln(os.Stderr, "Try: streamd --help")
 	}
 	os.Exit(exitCode(err))
+}
+
+// signalled returns a context that the first signal to end cancels. The second ends the process at once.
+func signalled() context.Context {
+	ctx, end := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := <-signals
+		signal.Stop(signals) // before anybody sees the end begin
+		end(fmt.Errorf("signal: %v", first))
+		select {
+		case second := <-signals: // it came before that
+			_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
+		default:
+		}
+	}()
+	return ctx
 }
 
 // A usageError is the caller's: a flag that does not exist, a value that it does not take.
