@@ -600,6 +600,35 @@ func TestDeleteOfRemovedFile(t *testing.T) {
 	is.NoErr(h.reopen(kill))
 }
 
+// Whether a file is there is asked again when its folder has changed.
+func TestRemovedFileIsLookedFor(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	looks := 0
+	h.watch = func(o op) outcome {
+		if o.kind == "linked" {
+			looks++
+		}
+		return outcome{}
+	}
+	for _, want := range []int{0, 1, 1, 1} { // it is new, it is looked at, nothing has changed
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.last)
+		is.Equal(looks, want)
+	}
+	is.NoErr(h.append(b, h.sends(1), nil)) // makes a file
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.Equal(looks, 2)
+	is.NoErr(h.fs.remove(path("a")))
+	for range 2 {
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+	}
+	is.Equal(looks, 4)
+}
+
 // A copy may have left out the folders that were empty, as git does.
 func TestEmptyFoldersLeftOut(t *testing.T) {
 	is := is.New(t)

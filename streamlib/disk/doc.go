@@ -133,4 +133,8 @@
 // writing a sector again with the same bytes in front does not lose those bytes ("powersafe overwrite": sqlite.org/psow.html). That nobody
 // else writes to the folder. Cut off exactly at a line's end, a stream that no journal names looks like a shorter stream;
 // any other damage is seen.
+//
+// A stream whose file somebody removed takes no appends. Whether the file still has a name is asked when the ctime of streams/ is not the
+// one at which it was asked last, or is too young to tell; so the removal goes unseen of a file that streams/ has by a symbolic link alone,
+// and where another machine's clock that is behind makes the ctime.
 package disk

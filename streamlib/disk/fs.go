@@ -25,7 +25,7 @@ type fsys interface {
 	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
 	syncAll() error                     // makes everything durable that was written, by whomever
 	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a name in the
-	// streams' folder last came or went, zero where a later change might not be told from that one.
+	// streams' folder last came or went, zero where that is not known or a later change might have the same time.
 	reachable() (changed time.Time, err error)
 	close() error
 }
@@ -136,13 +136,18 @@ func (o *osFS) reachable() (changed time.Time, err error) {
 		} else if !os.SameFile(now, f.info) {
 			return changed, fmt.Errorf("folder %s is not the one that was opened", path)
 		}
-		changed = now.ModTime()
+		changed = changeTime(now)
 	}
-	// File systems take the time from a clock that ticks every 10 ms or faster (inode_time(7)), some keep seconds alone.
-	if changed.Nanosecond() == 0 || time.Since(changed) < 100*time.Millisecond {
-		changed = time.Time{}
+	return distinct(changed, time.Now()), nil
+}
+
+// distinct returns changed, or zero where a change from now on could have the same time. Linux takes it from a clock that ticks every
+// 10 ms or faster (Documentation/filesystems/multigrain-ts.rst), and some file systems keep seconds alone.
+func distinct(changed, now time.Time) time.Time {
+	if changed.Nanosecond() == 0 || now.Sub(changed) < 100*time.Millisecond {
+		return time.Time{}
 	}
-	return changed, nil
+	return changed
 }
 
 func (o *osFS) close() error {

@@ -30,7 +30,7 @@ type log struct {
 	end    int64
 	next   streamlib.Offset
 	lost   bool      // somebody removed the file
-	looked time.Time // the folder's last change when the file was still there
+	looked time.Time // the folder's last change when the file was looked at
 
 	mu      sync.Mutex // guards what is published
 	file    file       // nil while there is none; set once

@@ -401,7 +401,7 @@ func (s *Store) check(l *log, r *request) error {
 		return fmt.Errorf("%w: %s must not be written", streamlib.ErrUnavailable, l.path)
 	}
 	gone := !l.exists && s.journalled(r.name)
-	if l.exists && (s.changed.IsZero() || !s.changed.Equal(l.looked)) {
+	if l.exists && (l.lost || s.changed.IsZero() || !s.changed.Equal(l.looked)) {
 		linked, err := l.file.linked()
 		if err != nil {
 			return refused(err)
@@ -410,9 +410,7 @@ func (s *Store) check(l *log, r *request) error {
 			l.lost = true
 			s.pin(l)
 		}
-		if linked {
-			l.looked = s.changed
-		}
+		l.looked = s.changed
 	}
 	if gone {
 		return fmt.Errorf("%w: somebody removed %s", streamlib.ErrUnavailable, l.path)
