@@ -73,6 +73,8 @@ func TestEventJSON(t *testing.T) {
 	e := event(t, 42, `a "b" \ <é>`, `{"n":1.0,"s":"<&>`+"\u2028"+`"}`)
 	is.Equal(e.String(), public)
 	is.Equal(string(e.AppendJSON([]byte("x"))), "x"+public)
+	_, _ = append(e.Data(), "beside"...), append(e.Record(), "beside"...)
+	is.Equal(e.String(), public) // nobody writes into its memory by accident
 
 	var decoded streamlib.Event
 	is.NoErr(json.Unmarshal([]byte(public), &decoded))

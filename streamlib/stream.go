@@ -241,8 +241,9 @@ func (s *core) commit(batch []*appending) {
 		for n < len(batch) && !batch[n].delete {
 			n++
 		}
-		s.add(batch[:n])
+		run := batch[:n]
 		batch = batch[n:]
+		s.add(run)
 	}
 }
 

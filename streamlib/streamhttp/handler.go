@@ -27,7 +27,7 @@ const (
 
 // Config is what a handler needs to know; the zero value is ready to use.
 type Config struct {
-	MaxEvent   int          // limit for one event's data in bytes, the same as the manager's; 0 is streamlib.MaxEvent
+	MaxEvent   int          // limit for one event's data in bytes, at most the manager's; 0 is streamlib.MaxEvent
 	Log        *slog.Logger // for the causes of answers 500; nil discards
 	Health     Health       // what /healthz tells
 	AllowHosts []string     // names that requests may be for, beside localhost and loopback addresses; ports are ignored
