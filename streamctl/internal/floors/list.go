@@ -340,8 +340,10 @@ func (l *list) starting() {
 
 func (l *list) memory() {
 	const streams = 10_000
-	l.section("Memory, growth of RSS after a forced collection")
-	grown := l.growth(bench.Load{Conns: 4, Streams: streams, Events: streams, Size: size, Keep: true})
+	l.section("Memory, growth of RSS after a forced collection; floor: bare writer")
+	dir := filepath.Join(l.dir, "memory")
+	defer os.RemoveAll(dir)
+	grown := l.growth(bench.Load{Conns: 4, Streams: streams, Events: streams, Size: size, Keep: true}, "host", dir)
 	l.add("per stream that was used once, of 10,000", "KiB", grown/streams, 0, atMost(1))
 	for _, n := range []int{1_000, 10_000} {
 		what := fmt.Sprintf("per SSE subscriber, of %d, nothing lost", n)
@@ -351,16 +353,16 @@ func (l *list) memory() {
 			l.section("  %s: skipped, for the limit of open files is %d.", what, limit.Max)
 			continue
 		}
-		grown := l.growth(bench.Load{Subscribers: n, Rate: 5, Duration: span, Size: size})
-		l.add(what, "KiB", grown/float64(n), 0, atMost(24))
+		load := bench.Load{Subscribers: n, Rate: 5, Duration: span, Size: size}
+		grown, bare := l.growth(load, "host", dir), l.growth(load, "bare")
+		l.add(what, "KiB", grown/float64(n), bare/float64(n), aim{})
+		l.add(what+", in itself", "KiB", grown/float64(n), 0, atMost(24))
 	}
 }
 
-// growth returns by how much the memory of a server grows with a load, in KiB.
-func (l *list) growth(load bench.Load) float64 {
-	dir := must(os.MkdirTemp(l.dir, "memory-"))
-	defer os.RemoveAll(dir)
-	host := l.floor("host", dir)
+// growth returns by how much the memory of one of this program's servers grows with a load, in KiB.
+func (l *list) growth(load bench.Load, server ...string) float64 {
+	host := l.floor(server...)
 	defer host.stop()
 	rss := func() (n float64) {
 		response := must(http.Get(host.url + "/rss"))

@@ -45,6 +45,7 @@ func (b *bare) handler() http.Handler {
 	mux.HandleFunc("GET /streams/{name}", b.follow)
 	mux.HandleFunc("DELETE /streams/{name}", b.remove)
 	mux.HandleFunc("GET /copy", copyFile)
+	mux.HandleFunc("GET /rss", rss)
 	return mux
 }
 
@@ -138,7 +139,22 @@ func copyFile(w http.ResponseWriter, r *http.Request) {
 	io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, make([]byte, 64<<10))
 }
 
-// host serves what streamd does, and by one route more, /rss, the memory in use after a forced collection, in bytes.
+// rss answers with the memory in use after a forced collection, in bytes.
+func rss(w http.ResponseWriter, r *http.Request) {
+	debug.FreeOSMemory()
+	var size, resident int64 // in pages: proc(5)
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, err = fmt.Sscan(string(statm), &size, &resident)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	io.WriteString(w, strconv.FormatInt(resident*int64(os.Getpagesize()), 10))
+}
+
+// host serves what streamd does, and rss.
 func host(ctx context.Context, dir string) error {
 	store, err := disk.Open(dir, disk.Options{})
 	if err != nil {
@@ -147,19 +163,7 @@ func host(ctx context.Context, dir string) error {
 	routes := streamhttp.NewHandler(streamlib.NewManager(store, streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
 	mux := http.NewServeMux()
 	mux.Handle("/", routes)
-	mux.HandleFunc("GET /rss", func(w http.ResponseWriter, r *http.Request) {
-		debug.FreeOSMemory()
-		var size, resident int64 // in pages: proc(5)
-		statm, err := os.ReadFile("/proc/self/statm")
-		if err == nil {
-			_, err = fmt.Sscan(string(statm), &size, &resident)
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		io.WriteString(w, strconv.FormatInt(resident*int64(os.Getpagesize()), 10))
-	})
+	mux.HandleFunc("GET /rss", rss)
 	return serve(ctx, mux)
 }
 
