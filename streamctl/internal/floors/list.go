@@ -129,10 +129,12 @@ func (l *list) disk() {
 }
 
 func (l *list) appends() {
-	streamd, bare := l.streamd("appends"), l.floor("bare")
+	streamd, bare, memory := l.streamd("appends"), l.floor("bare"), l.streamd("none", "--storage=memory")
 	defer streamd.stop()
 	defer bare.stop()
-	servers := []*server{streamd, bare}
+	defer memory.stop()
+	memory.name = "streamd without a disk"
+	servers := []*server{streamd, bare, memory}
 	var absent []string
 	for _, p := range peers {
 		dir := filepath.Join(l.dir, p.name)
