@@ -133,7 +133,7 @@ func (l *list) appends() {
 	defer streamd.stop()
 	defer bare.stop()
 	defer memory.stop()
-	memory.name = "streamd without a disk"
+	memory.name = "streamd, no disk"
 	servers := []*server{streamd, bare, memory}
 	var absent []string
 	for _, p := range peers {
