@@ -44,14 +44,13 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	if err != nil {
 		return err
 	}
+	blame := badBody // says what is wrong with what was not looked into
 	if lines {
 		batch.Data, err = lineValues(body, h.MaxEvent)
+		blame = badLine
 	} else {
 		batch.Data = make([]json.RawMessage, 1)
-		batch.Data[0], err = envelope(body)
-		if n := len(batch.Data[0]); n > h.MaxEvent {
-			err = fmt.Errorf("%w: an event of %d bytes, the limit is %d", streamlib.ErrTooLarge, n, h.MaxEvent)
-		}
+		batch.Data[0], err = bodyValue(body, h.MaxEvent)
 	}
 	if err != nil {
 		return err
@@ -61,8 +60,8 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		h.Log.Error("append refused", "stream", name, "error", err)
 		return fmt.Errorf("append %q: %w: the stream is corrupt, the server's log says where", name, streamlib.ErrUnavailable)
 	}
-	if lines && (errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge)) {
-		return cmp.Or(badLine(body, h.MaxEvent), err)
+	if errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge) {
+		return cmp.Or(blame(body, h.MaxEvent), err)
 	}
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
-// FuzzEnvelope compares envelope with encoding/json, which takes all that envelope takes.
+// FuzzEnvelope compares envelope and bodyValue with encoding/json, which takes all that they take.
 func FuzzEnvelope(f *testing.F) {
 	for _, seed := range []string{
 		`{"data":1}`, ` { "data" : {"a":[1,2.0,"x\u0000"]} } `, `{"data":null}`, `{"d\u0061ta":""}`, `{"data":1,"data":2}`, `{"Data":1}`, `{}`,
@@ -29,6 +29,13 @@ func FuzzEnvelope(f *testing.F) {
 		}
 		if err == nil && !bytes.Equal(got, want) {
 			t.Fatalf("%q: got %q, want %q", body, got, want)
+		}
+		got, err = bodyValue(body, len(body))
+		if err == nil { // then it may not have been looked into
+			got, err = compact.All(nil, got)
+		}
+		if ok != (err == nil) || ok != (badBody(bytes.Clone(body), 0) == nil) || ok && !bytes.Equal(got, want) {
+			t.Fatalf("%q: got %q and error %v, want %q and %v", body, got, err, want, ok)
 		}
 	})
 }
