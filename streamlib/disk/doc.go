@@ -135,6 +135,6 @@
 // any other damage is seen.
 //
 // A stream whose file somebody removed takes no appends. Whether the file still has a name is asked when the ctime of streams/ is not the
-// one at which it was asked last, or is too young to tell; so the removal goes unseen of a file that streams/ has by a symbolic link alone,
-// and where another machine's clock that is behind makes the ctime.
+// one at which it was asked last, or is too young to tell. So the removal goes unseen of a file that has another name, as a hard link or
+// by being what a symbolic link in streams/ leads to, and where the ctime is made by another machine's clock that is behind.
 package disk

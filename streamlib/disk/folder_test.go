@@ -344,8 +344,10 @@ func TestFolderGone(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "data")
 				s := openFolder(t, dir, Options{})
 				wait := func() {
-					for settled && s.changed.IsZero() && s.usable() == nil {
-						runtime.Gosched()
+					for end := time.Now().Add(10 * time.Second); settled && s.changed.IsZero() && s.usable() == nil; runtime.Gosched() {
+						if time.Now().After(end) {
+							t.Skip("the times of this file system do not tell of changes")
+						}
 					}
 				}
 				is.NoErr(appendOne(s, "a", 0))

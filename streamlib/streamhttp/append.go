@@ -112,7 +112,7 @@ func isLines(h http.Header) (bool, error) {
 	return false, &Error{http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q is not read here; send application/json or application/x-ndjson", given)}
 }
 
-// readBody returns the body, of limit bytes of data and some room. It holds no more of a body than has arrived.
+// readBody returns the body, of limit bytes of data and some room. It holds little more of a body than has arrived.
 func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error) {
 	tooLarge := func() error {
 		return fmt.Errorf("%w body: the limit is %d bytes of data", streamlib.ErrTooLarge, limit)
@@ -125,7 +125,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error)
 	if size == 0 {
 		size = 4 << 10 // it is not known
 	}
-	body := make([]byte, 0, min(size, chunk))
+	body := make([]byte, 0, min(size, 64<<10)) // of what is announced nothing may come
 	for {
 		n, err := reader.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]

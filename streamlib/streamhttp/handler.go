@@ -20,7 +20,7 @@ import (
 
 const (
 	bodyTime  = time.Minute      // for a request's whole body to arrive
-	writeTime = 30 * time.Second // for a client to take what is written to it at once
+	writeTime = 30 * time.Second // for a client to take what is written to it at once: 4.4 kB/s of a chunk
 	pingAfter = 15 * time.Second // of silence
 	chunk     = 128 << 10        // what is written at once, about
 )
