@@ -278,6 +278,44 @@ func TestFailingDelete(t *testing.T) {
 	})
 }
 
+// TestPanicBeforeADeletion: who waits in the same batch, behind what panics, is told that nothing was done for him.
+func TestPanicBeforeADeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		storage := newFaulty()
+		first := make(chan bool)
+		storage.append = func(name string, events []streamlib.Event) error {
+			<-first // while the others queue
+			storage.append = func(string, []streamlib.Event) error { panic("a bug in the storage") }
+			return storage.Storage.Append(name, events)
+		}
+		s := storage.stream("orders")
+		add := func() error { return last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})) }
+		remove := func() error { return s.Delete(t.Context()) }
+		errs := make([]error, 5)
+		var callers sync.WaitGroup
+		for i, call := range []func() error{add, add, remove, add, remove} {
+			callers.Go(func() {
+				defer func() {
+					if p := recover(); p != nil {
+						errs[i] = fmt.Errorf("panic: %v", p)
+					}
+				}()
+				errs[i] = call()
+			})
+			synctest.Wait() // in this order
+		}
+		close(first)
+		callers.Wait()
+		is.NoErr(errs[0])
+		for _, err := range errs[1:] {
+			is.True(err != nil)
+		}
+		storage.heal()
+		is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 1)
+	})
+}
+
 // TestPanickingStorage panics wherever a storage can: the call has it, and the next one works.
 func TestPanickingStorage(t *testing.T) {
 	storage := newFaulty()
