@@ -31,7 +31,6 @@ const (
 type Load struct {
 	URL         string        // of the server, such as http://127.0.0.1:3000
 	Token       string        // sent as a bearer token, unless it is empty
-	Hello       Hello         // begins the connections to append over; nil is HTTP
 	Conns       int           // connections to append over, each with one request at a time; 0 is 1
 	Streams     int           // to append to, shared out among the connections; 0 is 1
 	Size        int           // of an event's data in bytes, at least MinSize
@@ -73,7 +72,7 @@ type Result struct {
 // A run is a load and its state. Times are durations from base.
 type run struct {
 	Load
-	http  *HTTP
+	at    *target
 	names []string
 	base  time.Time
 	tails []atomic.Int64 // by stream: behind the last acknowledged event
@@ -89,7 +88,7 @@ type run struct {
 func Run(ctx context.Context, l Load) (result Result, err error) {
 	l.Conns, l.Streams, l.Batch = max(l.Conns, 1), max(l.Streams, 1), max(l.Batch, 1)
 	r := &run{Load: l, tails: make([]atomic.Int64, l.Streams)}
-	if r.http, err = newHTTP(l.URL, l.Token, l.Batch > 1); err != nil {
+	if r.at, err = newTarget(l.URL, l.Token, l.Batch > 1); err != nil {
 		return result, err
 	}
 	r.Patience = cmp.Or(l.Patience, 10*time.Second)
@@ -105,7 +104,7 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 	defer giveUp()
 	conns := make([]*conn, l.Conns)
 	for i := range conns {
-		if conns[i], err = r.dial(answers); err != nil {
+		if conns[i], err = r.at.dial(answers); err != nil {
 			return result, err
 		}
 	}
@@ -158,20 +157,6 @@ func (r *run) fail(err error) {
 	r.failure.CompareAndSwap(nil, &err)
 }
 
-// dial returns a connection to append over.
-func (r *run) dial(ctx context.Context) (*conn, error) {
-	c, err := r.http.dial(ctx)
-	if err != nil || r.Hello == nil {
-		return c, err
-	}
-	c.SetDeadline(time.Now().Add(r.Patience))
-	if c.wire, err = r.Hello(c, c.r); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("begin a connection: %w", err)
-	}
-	return c, c.SetDeadline(time.Time{})
-}
-
 // subscribe returns the subscriptions, each answered by the server.
 func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 	subscriptions, errs := make([]*subscription, r.Subscribers), make([]error, r.Subscribers)
@@ -182,7 +167,7 @@ func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 		all.Go(func() {
 			defer func() { <-turns }()
 			if errs[i] = ctx.Err(); errs[i] == nil {
-				subscriptions[i], errs[i] = r.http.subscribe(live, r.names[i%r.Streams], 4<<10)
+				subscriptions[i], errs[i] = r.at.subscribe(live, r.names[i%r.Streams], 4<<10)
 			}
 		})
 	}
@@ -214,7 +199,7 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 		sent := r.now()
 		r.stamp(events, sent)
 		stream := n % r.Streams
-		request = c.wire.Request(request[:0], r.names[stream], events)
+		request = r.at.request(request[:0], r.names[stream], events)
 		first, alive, err := c.exchange(request)
 		if at := r.now(); err != nil {
 			r.fail(fmt.Errorf("append: %w", err))
@@ -228,7 +213,7 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 		}
 		if !alive {
 			c.Close()
-			if c, err = r.dial(answers); err != nil {
+			if c, err = r.at.dial(answers); err != nil {
 				r.fail(err)
 				return
 			}
@@ -324,9 +309,9 @@ func (r *run) clean(ctx context.Context) error {
 	for i := range errs {
 		all.Go(func() {
 			var c *conn
-			c, errs[i] = r.http.dial(ctx)
+			c, errs[i] = r.at.dial(ctx)
 			for n := i; n < r.Streams && errs[i] == nil; n += len(errs) {
-				if _, errs[i] = c.Write(append(r.http.head(nil, "DELETE", r.names[n]), "\r\n"...)); errs[i] == nil {
+				if _, errs[i] = c.Write(append(r.at.head(nil, "DELETE", r.names[n]), "\r\n"...)); errs[i] == nil {
 					_, errs[i] = answer(c.r, 204, nil)
 				}
 			}

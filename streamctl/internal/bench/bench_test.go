@@ -1,17 +1,12 @@
 package bench
 
 import (
-	"bufio"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -167,70 +162,6 @@ func TestRunCountsRefusedRequestsAndGoesOn(t *testing.T) {
 	is.Equal(r.Failed, int64(2))
 	is.Equal(r.Err.Error(), "append: status 507: no room")
 	is.Equal(r.Appended, int64(8))
-}
-
-// A counted wire appends by lines that begin with what its connection was told in the beginning.
-type counted string
-
-func hello(w io.Writer, r *bufio.Reader) (Wire, error) {
-	io.WriteString(w, "hello\n")
-	line, err := r.ReadString('\n')
-	return counted(strings.TrimSpace(line)), err
-}
-
-func (c counted) Request(b []byte, stream string, events []byte) []byte {
-	return fmt.Appendf(b, "%s %s", c, events)
-}
-
-func (c counted) Answer(r *bufio.Reader) (first int64, err error) {
-	if line, err := r.ReadString('\n'); err != nil || line != "ok\n" {
-		return 0, cmp.Or(err, error(&RefusedError{line}))
-	}
-	return 0, nil
-}
-
-func TestRunSaysHelloOnEachConnection(t *testing.T) {
-	is := is.New(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	is.NoErr(err)
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer l.Close()
-	all.Go(func() {
-		for n := 0; ; n++ {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer c.Close()
-				lines := bufio.NewScanner(c)
-				if lines.Scan(); lines.Text() != "hello" {
-					return
-				}
-				fmt.Fprintln(c, n)
-				for events := 0; lines.Scan(); events++ {
-					if events == 10 {
-						return // breaks the connection
-					}
-					if !strings.HasPrefix(lines.Text(), fmt.Sprintf("%d {", n)) {
-						fmt.Fprintln(c, "not your number")
-						continue
-					}
-					fmt.Fprintln(c, "ok")
-				}
-			})
-		}
-	})
-	r, err := Run(t.Context(), Load{URL: "tcp://" + l.Addr().String(), Hello: hello, Conns: 2, Size: 200, Events: 50, Keep: true})
-	is.NoErr(err)
-	is.True(r.Failed == 3 || r.Failed == 4) // each 11th of either connection
-	is.Equal(r.Appended+r.Failed, int64(50))
-	_, err = Run(t.Context(), Load{
-		URL: "tcp://" + l.Addr().String(), Size: 200, Events: 1, Keep: true, Patience: time.Millisecond,
-		Hello: func(_ io.Writer, r *bufio.Reader) (Wire, error) { _, err := r.ReadByte(); return nil, err },
-	})
-	is.True(errors.Is(err, os.ErrDeadlineExceeded)) // for an answer that never comes
 }
 
 func TestRunFindsWhatSubscribersDoNotGetRight(t *testing.T) {

@@ -59,13 +59,13 @@ type subscription struct {
 
 // subscribe returns a subscription to a stream from its beginning, once the server has begun to answer; it
 // ends with ctx.
-func (h *HTTP) subscribe(ctx context.Context, stream string, buffer int) (*subscription, error) {
-	c, err := h.dial(ctx)
+func (t *target) subscribe(ctx context.Context, stream string, buffer int) (*subscription, error) {
+	c, err := t.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	c.r = bufio.NewReaderSize(c.Conn, buffer)
-	request := append(h.head(nil, "GET", stream+"?offset=-1"), "Accept: text/event-stream\r\n\r\n"...)
+	request := append(t.head(nil, "GET", stream+"?offset=-1"), "Accept: text/event-stream\r\n\r\n"...)
 	status, length := 0, 0
 	if _, err = c.Write(request); err == nil {
 		status, length, err = head(c.r)
@@ -113,12 +113,12 @@ func (s *subscription) read(tail int64) error {
 func Catchup(ctx context.Context, server, stream string, n int64) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h, err := newHTTP(server, "", false)
+	t, err := newTarget(server, "", false)
 	if err != nil {
 		return 0, err
 	}
 	begin := time.Now()
-	s, err := h.subscribe(ctx, stream, 64<<10)
+	s, err := t.subscribe(ctx, stream, 64<<10)
 	if err != nil {
 		return 0, err
 	}

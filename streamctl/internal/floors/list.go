@@ -27,12 +27,6 @@ const (
 	size   = 200             // of an event's data in bytes
 )
 
-// peers are what else one could append to. Each starts on an empty folder.
-var peers = []struct {
-	name  string
-	start func(ctx context.Context, dir string) *server
-}{{"Redis", startRedis}, {"PostgreSQL", startPostgres}, {"NATS", startNATS}}
-
 // A list is what is to be measured.
 type list struct {
 	table
@@ -79,13 +73,9 @@ type measured struct {
 
 // put puts a load on a server. Where a request fails, or a subscriber does not get each event once and in order, there is no figure.
 func (l *list) put(s *server, load bench.Load) measured {
-	load.URL, load.Hello = s.url, s.hello
-	load.Keep = load.Keep || s.hello != nil
+	load.URL = s.url
 	before := s.cpu()
 	r := must(bench.Run(l.ctx, load))
-	if s.hello != nil {
-		syscall.Sync() // what it has not synced is not for the disk to write while the next is measured
-	}
 	if r.Failed > 0 {
 		check(fmt.Errorf("%s: %d requests failed, the first: %w", s.cmd.Path, r.Failed, r.Err))
 	}
@@ -133,23 +123,10 @@ func (l *list) appends() {
 	defer streamd.stop()
 	defer bare.stop()
 	defer memory.stop()
-	memory.name = "streamd, no disk"
-	servers := []*server{streamd, bare, memory}
-	var absent []string
-	for _, p := range peers {
-		dir := filepath.Join(l.dir, p.name)
-		check(os.Mkdir(dir, 0o700))
-		defer os.RemoveAll(dir)
-		if err := attempt(func() { servers = append(servers, p.start(l.ctx, dir)) }); err != nil {
-			absent = append(absent, fmt.Sprintf("  %s is not driven: %v", p.name, err))
-			continue
-		}
-		defer servers[len(servers)-1].stop()
-	}
 	l.section("Durable appends, one event of %d bytes a request; floor: bare net/http", size)
 	for _, conns := range []int{1, 16, 64} {
 		for _, streams := range []int{1, 64} {
-			m := l.compare(bench.Load{Conns: conns, Streams: streams, Size: size, Duration: span}, byRate, servers...)
+			m := l.compare(bench.Load{Conns: conns, Streams: streams, Size: size, Duration: span}, byRate, streamd, bare, memory)
 			var rate, p99, cpu aim
 			if conns == 64 {
 				rate, p99, cpu = atLeast(map[int]float64{1: 0.8, 64: 0.7}[streams]), atMost(2), atMost(2)
@@ -162,14 +139,9 @@ func (l *list) appends() {
 			}
 			l.add(label+"p99", "ms", ms(m[0].Append.P99), ms(m[1].Append.P99), p99)
 			l.add(label+"server CPU an event", "µs", m[0].cpu, m[1].cpu, cpu)
-			for i, s := range servers[2:] {
-				l.add(label+"events a second, beside: "+s.name, "/s", m[0].AppendRate, m[2+i].AppendRate, aim{})
-				l.add(label+"p99, beside: "+s.name, "ms", ms(m[0].Append.P99), ms(m[2+i].Append.P99), aim{})
-			}
+			l.add(label+"events a second, beside: no disk", "/s", m[0].AppendRate, m[2].AppendRate, aim{})
+			l.add(label+"p99, beside: no disk", "ms", ms(m[0].Append.P99), ms(m[2].Append.P99), aim{})
 		}
-	}
-	for _, line := range absent {
-		l.section("%s", line)
 	}
 }
 

@@ -13,9 +13,7 @@
 // bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel wakes and that writes the
 // same frames. "copy" is a file of the same events sent through net/http in user space.
 //
-// Beside stand streamd with --storage memory, which shows what of the distance to bare is the disk's, and where they are installed Redis
-// with appendfsync always, PostgreSQL with synchronous_commit, an insert a transaction, and JetStream of NATS. "NATS, unsynced" is one
-// that cannot sync each event, as version 2.9 cannot: it answers before the disk has it.
+// Beside it stands streamd with --storage memory, which shows what of the distance to bare is the disk's.
 package main
 
 import (

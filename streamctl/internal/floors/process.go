@@ -7,23 +7,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/iterate/durable-streams/streamctl/internal/bench"
 )
 
 // A server is a process that this one has started. It ends with its context, or by stop.
 type server struct {
 	cmd   *exec.Cmd
-	name  string // in the table, of one that stands beside
 	url   string
-	hello bench.Hello   // nil is HTTP
 	ready time.Duration // from its start to its first line
 }
 
@@ -50,45 +45,6 @@ func start(ctx context.Context, path string, args ...string) *server {
 		check(fmt.Errorf("%s %s did not start: %s", path, strings.Join(args, " "), log.String()))
 	}
 	return s
-}
-
-// await starts a server that is to take connections at an address, and returns once one of them can begin.
-func (s *server) await(ctx context.Context, name, address string, hello bench.Hello) *server {
-	s.name, s.url, s.hello = name, "tcp://"+address, hello
-	var log bytes.Buffer
-	s.cmd.Stdout, s.cmd.Stderr = &log, &log
-	check(s.cmd.Start())
-	end := time.Now().Add(10 * time.Second)
-	for {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.SetDeadline(end)
-			_, err = hello(c, bufio.NewReader(c))
-			c.Close()
-		}
-		if err == nil {
-			return s
-		}
-		if time.Now().After(end) || ctx.Err() != nil {
-			s.stop()
-			check(fmt.Errorf("%s does not answer: %w; its last words: %s", s.cmd.Path, err, lastLine(log.Bytes())))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// freeAddress returns an address of loopback at which nobody listens, and its port.
-func freeAddress() (address, port string) {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer l.Close()
-	address = l.Addr().String()
-	_, port, _ = net.SplitHostPort(address)
-	return address, port
-}
-
-func lastLine(log []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	return lines[len(lines)-1]
 }
 
 // stop ends the process and waits for its end.

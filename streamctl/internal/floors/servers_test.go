@@ -4,20 +4,15 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/iterate/durable-streams/streamctl/internal/bench"
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
@@ -56,61 +51,6 @@ func TestBareSendsWhatStreamdSends(t *testing.T) {
 		})
 	}
 	is.New(t).Equal(all[1], all[0])
-}
-
-func TestPeersTakeALoad(t *testing.T) {
-	for _, p := range peers {
-		t.Run(p.name, func(t *testing.T) {
-			is := is.New(t)
-			dir := filepath.Join(t.TempDir(), "data")
-			is.NoErr(os.Mkdir(dir, 0o700))
-			var s *server
-			err := attempt(func() { s = p.start(t.Context(), dir) })
-			if errors.Is(err, exec.ErrNotFound) {
-				t.Skip("not installed:", err)
-			}
-			is.NoErr(err)
-			defer s.stop()
-			r, err := bench.Run(t.Context(), bench.Load{URL: s.url, Hello: s.hello, Conns: 2, Streams: 3, Size: size, Events: 20, Keep: true})
-			is.NoErr(err)
-			is.NoErr(r.Err)
-			is.Equal(r.Appended, int64(20))
-		})
-	}
-}
-
-// TestWiresReadOneAnswer: each answer is followed by the first byte of another, which is not to be read.
-func TestWiresReadOneAnswer(t *testing.T) {
-	ready, pgError := "Z\x00\x00\x00\x05I", "E\x00\x00\x00\x18SERROR\x00C22P02\x00Mbad\x00\x00"
-	for _, test := range []struct {
-		wire            bench.Wire
-		answer, refused string
-	}{
-		{redis{}, "$3\r\n1-1\r\n", ""},
-		{redis{}, "-ERR bad\r\n", "-ERR bad"},
-		{postgres{}, "2\x00\x00\x00\x04D\x00\x00\x00\x06\x00\x00" + ready, ""},
-		{postgres{}, pgError + ready, "bad"},
-		{nats{}, "INFO {}\r\nPING\r\nMSG _INBOX.A 1 10\r\n{\"seq\":1}\n\r\n", ""},
-		{nats{}, "MSG _INBOX.A 1 12\r\n{\"error\":{}}\r\n", `{"error":{}}`},
-	} {
-		is := is.New(t)
-		r := bufio.NewReader(strings.NewReader(test.answer + "X"))
-		_, err := test.wire.Answer(r)
-		if refused, ok := errors.AsType[*bench.RefusedError](err); ok {
-			is.Equal(refused.Text, test.refused)
-		} else {
-			is.NoErr(err)
-			is.Equal(test.refused, "")
-		}
-		rest, err := io.ReadAll(r)
-		is.NoErr(err)
-		is.Equal(string(rest), "X")
-	}
-	_, err := postgres{}.Answer(bufio.NewReader(strings.NewReader(pgError))) // then the server hangs up
-	_, refused := errors.AsType[*bench.RefusedError](err)
-	is := is.New(t)
-	is.True(!refused)
-	is.True(strings.HasSuffix(err.Error(), "bad"))
 }
 
 func TestTableWritesThreeDigitsOrMore(t *testing.T) {

@@ -15,63 +15,50 @@ import (
 	"strings"
 )
 
-// A Hello is said on a new connection, where a protocol wants one, and returns the wire for it.
-type Hello func(w io.Writer, r *bufio.Reader) (Wire, error)
+// A refusedError is an answer that says no. The connection can be used on after it.
+type refusedError struct{ text string }
 
-// A Wire is a protocol to append events by, one request after the other on a connection.
-type Wire interface {
-	// Request appends to b the bytes that append events, JSON values of one line each, to a stream.
-	Request(b []byte, stream string, events []byte) []byte
+func (e *refusedError) Error() string { return e.text }
 
-	// Answer reads one answer and nothing behind it. It returns the offset that the first event got, 0 where the
-	// protocol has none. The connection can be used on after a RefusedError and after no other.
-	Answer(r *bufio.Reader) (first int64, err error)
-}
-
-// A RefusedError is an answer that says no.
-type RefusedError struct{ Text string }
-
-func (e *RefusedError) Error() string { return e.Text }
-
-// HTTP is the wire of a durable-streams server. It writes and reads HTTP/1.1 by itself: the driver shares the machine with the
+// target is a durable-streams server. It is written to and read from in HTTP/1.1 by hand: the driver shares the machine with the
 // server it measures, and net/http's client would take as much of it as the server does.
-type HTTP struct {
+type target struct {
 	address, host, path string
 	tls                 *tls.Config // nil is none
 	auth                string      // a header line, or nothing
 	batch               bool        // append by NDJSON
 }
 
-func newHTTP(server, token string, batch bool) (*HTTP, error) {
+func newTarget(server, token string, batch bool) (*target, error) {
 	u, err := url.Parse(server)
 	if err != nil {
 		return nil, err
 	}
-	h := &HTTP{address: u.Host, host: u.Host, path: strings.TrimSuffix(u.EscapedPath(), "/") + "/streams/", batch: batch}
+	t := &target{address: u.Host, host: u.Host, path: strings.TrimSuffix(u.EscapedPath(), "/") + "/streams/", batch: batch}
 	port := "80"
 	if u.Scheme == "https" {
-		port, h.tls = "443", &tls.Config{ServerName: u.Hostname()}
+		port, t.tls = "443", &tls.Config{ServerName: u.Hostname()}
 	}
 	if u.Port() == "" {
-		h.address = net.JoinHostPort(u.Hostname(), port)
+		t.address = net.JoinHostPort(u.Hostname(), port)
 	}
 	if token != "" {
-		h.auth = "Authorization: Bearer " + token + "\r\n"
+		t.auth = "Authorization: Bearer " + token + "\r\n"
 	}
-	return h, nil
+	return t, nil
 }
 
 // head appends the first lines of a request for the stream, or for what follows its name.
-func (h *HTTP) head(b []byte, method, stream string) []byte {
-	b = append(append(append(b, method...), ' '), h.path...)
+func (t *target) head(b []byte, method, stream string) []byte {
+	b = append(append(append(b, method...), ' '), t.path...)
 	b = append(append(b, stream...), " HTTP/1.1\r\nHost: "...)
-	return append(append(append(b, h.host...), "\r\n"...), h.auth...)
+	return append(append(append(b, t.host...), "\r\n"...), t.auth...)
 }
 
-// Request is Wire's.
-func (h *HTTP) Request(b []byte, stream string, events []byte) []byte {
-	b = h.head(b, "POST", stream)
-	if h.batch {
+// request appends to b the bytes that append events, JSON values of one line each, to a stream.
+func (t *target) request(b []byte, stream string, events []byte) []byte {
+	b = t.head(b, "POST", stream)
+	if t.batch {
 		b = append(b, "Content-Type: application/x-ndjson\r\nContent-Length: "...)
 		b = append(strconv.AppendInt(b, int64(len(events)), 10), "\r\n\r\n"...)
 		return append(b, events...)
@@ -83,8 +70,8 @@ func (h *HTTP) Request(b []byte, stream string, events []byte) []byte {
 	return append(append(append(b, open...), value...), end...)
 }
 
-// Answer is Wire's.
-func (h *HTTP) Answer(r *bufio.Reader) (first int64, err error) {
+// appended reads the answer to an append and nothing behind it. It returns the offset that the first event got.
+func appended(r *bufio.Reader) (first int64, err error) {
 	const mark = `"offset":"`
 	var start [64]byte
 	n, err := answer(r, 201, start[:])
@@ -124,7 +111,7 @@ func answer(r *bufio.Reader, want int, start []byte) (n int, err error) {
 		}
 	}
 	if err == nil && status != want {
-		err = &RefusedError{fmt.Sprintf("status %d: %s", status, bytes.TrimSpace(start[:n]))}
+		err = &refusedError{fmt.Sprintf("status %d: %s", status, bytes.TrimSpace(start[:n]))}
 	}
 	return n, err
 }
@@ -170,20 +157,19 @@ func number(b []byte) (n int64) {
 // A conn is a connection that is closed when its context is done.
 type conn struct {
 	net.Conn
-	r    *bufio.Reader
-	wire Wire
+	r *bufio.Reader
 }
 
-func (h *HTTP) dial(ctx context.Context) (*conn, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.address)
+func (t *target) dial(ctx context.Context) (*conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
 	if err != nil {
 		return nil, err
 	}
-	if h.tls != nil {
-		c = tls.Client(c, h.tls)
+	if t.tls != nil {
+		c = tls.Client(c, t.tls)
 	}
 	context.AfterFunc(ctx, func() { c.Close() })
-	return &conn{c, bufio.NewReader(c), h}, nil
+	return &conn{c, bufio.NewReader(c)}, nil
 }
 
 // exchange sends a request and reads its answer. Alive tells whether the connection can be used on.
@@ -191,7 +177,7 @@ func (c *conn) exchange(request []byte) (first int64, alive bool, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, false, err
 	}
-	first, err = c.wire.Answer(c.r)
-	_, refused := errors.AsType[*RefusedError](err)
+	first, err = appended(c.r)
+	_, refused := errors.AsType[*refusedError](err)
 	return first, err == nil || refused, err
 }
