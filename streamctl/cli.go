@@ -38,7 +38,7 @@ var flagInfos = []flagInfo{
 	{"details", "", "", "offsets, sizes and ages too"},
 	{"timeout", "", "TIME", "how long to wait, such as 30s or 2m"},
 	{"json", "", "", "print JSON"},
-	{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's own)"},
+	{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
 	{"dir", "", "DIR", "the folder with the streams (.iterate)"},
 	{"port", "p", "PORT", "the port to listen on, 0 for a free one (3000)"},
 	{"host", "", "HOST", "the address to listen on (127.0.0.1)"},
@@ -78,6 +78,7 @@ type command struct {
 	does   string // in a few words
 	manual string
 	flags  string // the long names of those it takes, in the order of its help
+	reads  bool   // it starts no server where there are no streams
 	run    func(context.Context, *call) error
 }
 
@@ -275,8 +276,13 @@ func groupHelp(group string) string {
 		}
 	}
 	b.WriteString("\nEach has its own --help. ")
-	b.WriteString("The server is the one of --server, of DURABLE_STREAMS_URL, or that of the\n" +
-		"folder .iterate, which is started when it is needed.\n")
+	if group == "server" {
+		b.WriteString("Run and start are for the folder of --dir, or .iterate; the others\n" +
+			"for the server of --server, of --dir, of DURABLE_STREAMS_URL, or of .iterate, in this order.\n")
+	} else {
+		b.WriteString("The server is the one of --server, of --dir, of DURABLE_STREAMS_URL,\n" +
+			"or that of the folder .iterate, in this order. A folder's is started when it is needed.\n")
+	}
 	if group != "server" {
 		b.WriteString("\nTry:  streamctl stream append -n greetings -m hello\n      streamctl stream get -n greetings\n")
 	}

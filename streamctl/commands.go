@@ -30,7 +30,7 @@ events of every stream, those made later too; what is appended while there is no
 		},
 		{
 			name: "stream get", usage: "-n NAME [-o OFFSET] [-l N] | --last N", does: "print the events there are",
-			flags: "name offset limit last type server dir", run: streamGet,
+			flags: "name offset limit last type server dir", reads: true, run: streamGet,
 			manual: `
 Prints a stream's events, from the first one unless said otherwise, and ends at the last one that there is now.
 
@@ -48,13 +48,13 @@ is none in time. With "--offset now" only what is appended from now on counts.
 		},
 		{
 			name: "stream list", usage: "[--prefix PREFIX] [--details] [--json]", does: "print the streams' names",
-			flags: "prefix details json server dir", run: streamList,
+			flags: "prefix details json server dir", reads: true, run: streamList,
 			manual: `
 Prints the names of the streams, one a line, in order; with --details a table. With --json one object a line.`,
 		},
 		{
 			name: "stream delete", usage: "-n NAME", does: "delete a stream with its events",
-			flags: "name server dir", run: streamDelete,
+			flags: "name server dir", reads: true, run: streamDelete,
 			manual: `
 Deletes a stream. Its subscriptions end; a later append begins again at offset 0. It is no error where there is none.`,
 		},
@@ -73,22 +73,23 @@ taken, it takes a free one. Where the folder has a server already, that is an er
 		},
 		{
 			name: "server stop", usage: "[--timeout 10s]", does: "end the folder's server",
-			flags: "timeout dir json", run: serverStop,
+			flags: "timeout server dir json", run: serverStop,
 			manual: `
 Ends the folder's server and returns when it has ended: cleanly, or killed where that takes longer than the timeout. Exits with
-status 3 where none runs.`,
+status 3 where none runs. A server that is named by its URL must be one of this machine's.`,
 		},
 		{
 			name: "server restart", usage: "[flags]", does: "end the folder's server and start it again",
-			flags: streamdFlags + " dir json", run: serverRestart,
+			flags: streamdFlags + " server dir json", run: serverRestart,
 			manual: `
 Ends the folder's server and starts it again, with the flags that it had except for those given now. Where none runs, starts one.`,
 		},
 		{
 			name: "server status", usage: "[--json]", does: "say whether and where the folder's server runs",
-			flags: "dir json", run: serverStatus,
+			flags: "server dir json", run: serverStatus,
 			manual: `
-Prints the server's pid, URL, version, folder, log file and uptime; or "Not running", and exits with status 3.`,
+Prints the server's pid, URL, version, folder, log file and uptime; or "Not running", and exits with status 3. One on another
+machine tells less of itself.`,
 		},
 		{
 			name: "bench", usage: "[--conns N] [--streams N] [--subscribers N] [--duration 10s]", does: "measure a server under load",

@@ -32,8 +32,9 @@ const (
 )
 
 var (
-	errTaken = errors.New("another server has the folder")
-	errOther = errors.New("another folder's server")
+	errTaken     = errors.New("another server has the folder")
+	errOther     = errors.New("another folder's server")
+	errNoStreams = errors.New("there are no streams")
 )
 
 // A folder is a data folder and what is done with the server that it may have.
@@ -52,10 +53,11 @@ func (s server) url() string { return fmt.Sprintf("http://127.0.0.1:%d", s.port)
 
 func (f folder) logFile() string { return filepath.Join(f.dir, "daemon.log") }
 
-// client returns a client of the folder's server, which is started where there is none. When that server ends, the client's
-// later connections go to its successor, whatever its port; none is started then.
-func (f folder) client(ctx context.Context) (*streamhttp.Client, error) {
-	conn, s, err := f.reach(ctx)
+// client returns a client of the folder's server, which is started where there is none; for one that only reads, where there
+// are streams: else it is errNoStreams. When that server ends, the client's later connections go to its successor, whatever its
+// port; none is started then.
+func (f folder) client(ctx context.Context, reads bool) (*streamhttp.Client, error) {
+	conn, s, err := f.reach(ctx, reads)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func (f folder) client(ctx context.Context) (*streamhttp.Client, error) {
 }
 
 // reach returns a connection to the folder's server. Of many that find none and start one, all get the same.
-func (f folder) reach(ctx context.Context) (net.Conn, server, error) {
+func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error) {
 	deadline := time.Now().Add(startTime)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		conn, s, err := f.find(ctx)
@@ -86,6 +88,9 @@ func (f folder) reach(ctx context.Context) (net.Conn, server, error) {
 		}
 		if ctx.Err() != nil {
 			return nil, s, context.Cause(ctx)
+		}
+		if reads && f.empty() {
+			return nil, s, fmt.Errorf("%w in %s", errNoStreams, f.dir)
 		}
 		conn, s, err = f.start(ctx, []string{"--dir=" + f.dir, "--port-fallback"})
 		if err == nil {
@@ -100,6 +105,17 @@ func (f folder) reach(ctx context.Context) (net.Conn, server, error) {
 		}
 		time.Sleep(wait)
 	}
+}
+
+// empty tells whether there is no folder, or one that never had a stream and has no server.
+func (f folder) empty() bool {
+	for _, name := range []string{"format", "streams"} {
+		if _, err := os.Lstat(filepath.Join(f.dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	pid, _ := f.holder()
+	return pid == 0
 }
 
 // hung is the error for a folder whose lock somebody has, but not a server that answers.

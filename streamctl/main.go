@@ -16,10 +16,11 @@
 //
 // # The server
 //
-// Commands go to the server of --server, else to that of the environment's DURABLE_STREAMS_URL, else to the server of the
-// folder --dir (.iterate in the working directory). Where that folder has none, streamd is started for it, detached, from
-// beside this program or from PATH; it logs to daemon.log in the folder and lives until "streamctl server stop". It takes port
-// 3000, or a free one where that is taken. No server is started where a URL was given.
+// Commands go to the server of --server, or of the folder --dir; without these to the server of the environment's
+// DURABLE_STREAMS_URL, else to that of the folder .iterate in the working directory. Where a folder has none, streamd is started for
+// it, detached, from beside this program or from PATH; it logs to daemon.log in the folder and lives until "streamctl server
+// stop". It takes port 3000, or a free one where that is taken. No server is started where a URL was given, nor to get, list or
+// delete where the folder has no streams.
 //
 // A folder's server proves that it is one: the files daemon.pid and daemon.port are only where to ask, and each
 // connection is used only after the server behind it has said, on that connection, that the folder is its own. Only a process

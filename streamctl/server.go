@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
 // streamdFlags are the flags that are streamd's own.
@@ -30,6 +32,38 @@ func (c *call) folder() (folder, error) {
 	}
 	dir, err := filepath.Abs(dir)
 	return folder{dir, c.stderr}, err
+}
+
+// served returns the folder whose server is meant: where that was named by its URL, the one that it says. Where that is none of this
+// machine's, dir is "" and health all that is known.
+func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, url string, err error) {
+	url, f, err = c.target()
+	if err != nil || url == "" {
+		return f, health, url, err
+	}
+	health, err = c.withToken(&streamhttp.Client{URL: url}).Health(ctx)
+	if err != nil {
+		if unreachable(err) {
+			err = fmt.Errorf("%w: no server answers at %s", errNotRunning, url)
+		}
+		return f, health, url, err
+	}
+	if health.Dir != "" {
+		f = folder{health.Dir, c.stderr}
+		if s, answers, err := f.owner(ctx); err == nil && answers && s.StartedAt.Equal(health.StartedAt) {
+			return f, health, url, nil
+		}
+	}
+	return folder{"", c.stderr}, health, url, nil
+}
+
+// local is served, of a server that can be ended from here.
+func (c *call) local(ctx context.Context) (folder, error) {
+	f, _, url, err := c.served(ctx)
+	if err == nil && f.dir == "" {
+		err = fmt.Errorf("the server at %s has none of this machine's folders: end it where it runs, or give --dir", url)
+	}
+	return f, err
 }
 
 // streamdArgs returns what was given of streamd's flags, for the folder.
@@ -68,6 +102,11 @@ func serverStart(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	return c.startNew(ctx, f)
+}
+
+// startNew starts a server with the flags given now.
+func (c *call) startNew(ctx context.Context, f folder) error {
 	if s, answers, _ := f.owner(ctx); answers {
 		return running(f, s)
 	}
@@ -116,7 +155,7 @@ func (c *call) printJSON(v any) error {
 }
 
 func serverStop(ctx context.Context, c *call) error {
-	f, err := c.folder()
+	f, err := c.local(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,13 +183,13 @@ func serverStop(ctx context.Context, c *call) error {
 // serverRestart starts the server again with the flags it had, except for those given now. One that had no port of its own
 // choice tries to get the same again, for those who know its URL.
 func serverRestart(ctx context.Context, c *call) error {
-	f, err := c.folder()
+	f, err := c.local(ctx)
 	if err != nil {
 		return err
 	}
 	s, _, err := f.owner(ctx)
 	if errors.Is(err, errNotRunning) {
-		return serverStart(ctx, c)
+		return c.startNew(ctx, f)
 	} else if err != nil {
 		return err
 	}
@@ -175,11 +214,14 @@ func serverRestart(ctx context.Context, c *call) error {
 }
 
 func serverStatus(ctx context.Context, c *call) error {
-	f, err := c.folder()
-	if err != nil {
-		return err
+	f, health, url, err := c.served(ctx)
+	var s server
+	answers := err == nil && f.dir == ""
+	if answers {
+		s.Health = health
+	} else if err == nil {
+		s, answers, err = f.owner(ctx)
 	}
-	s, answers, err := f.owner(ctx)
 	for deadline := time.Now().Add(proofTime); !answers && err == nil && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond) // it may just be starting, or ending
 		s, answers, err = f.owner(ctx)
@@ -197,20 +239,27 @@ func serverStatus(ctx context.Context, c *call) error {
 	case !answers:
 		return err
 	}
+	if url == "" {
+		url = s.url()
+	}
 	if c.has("json") {
 		return c.printJSON(map[string]any{
-			"running": true, "pid": s.PID, "url": s.url(), "version": s.Version, "dir": s.Dir,
+			"running": true, "pid": s.PID, "url": url, "version": s.Version, "dir": s.Dir,
 			"storage": s.Storage, "startedAt": s.StartedAt, "args": s.Args,
 		})
 	}
+	uptime := [2]string{"uptime", time.Since(s.StartedAt).Round(time.Second).String()}
+	if f.dir == "" {
+		return c.table([][2]string{{"url", url}, {"version", s.Version}, {"storage", s.Storage}, uptime})
+	}
 	return c.table([][2]string{
 		{"pid", strconv.Itoa(s.PID)},
-		{"url", s.url()},
+		{"url", url},
 		{"version", s.Version},
 		{"storage", s.Storage},
 		{"dir", s.Dir},
 		{"log", f.logFile()},
-		{"uptime", time.Since(s.StartedAt).Round(time.Second).String()},
+		uptime,
 		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
 	})
 }

@@ -184,6 +184,77 @@ func TestServerFlagIsObeyed(t *testing.T) {
 	is.Equal(elsewhere.ok("ls -A"), "") // no folder was made and no server started
 }
 
+// TestFlagsBeatTheEnvironment, for every command that goes to a server: --dir is that folder's, whatever DURABLE_STREAMS_URL says.
+func TestFlagsBeatTheEnvironment(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("streamctl server start --port 0 --dir one")
+	p.ok("streamctl server start --port 0 --dir two")
+	url := "http://127.0.0.1:" + strings.TrimSpace(p.ok("cat one/daemon.port"))
+	p.ok("streamctl stream append -n x -m one -s %s", url)
+	p.ok("DURABLE_STREAMS_URL=%s streamctl stream append -n x -m two --dir two", url)
+	is.Equal(p.texts("x", "--dir one"), []string{"one"})
+	is.Equal(p.texts("x", "--dir two"), []string{"two"})
+	p.ok("DURABLE_STREAMS_URL=%s streamctl stream delete -n x --dir two", url)
+	is.Equal(p.texts("x", "--dir one"), []string{"one"})
+	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status", url), p.dir+"/one\n"))
+	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status --dir two", url), p.dir+"/two\n"))
+
+	for _, command := range []string{"stream get -n x", "stream append -n x -m a", "stream subscribe -n x", "stream wait -n x", "stream list",
+		"stream delete -n x", "server status", "server stop", "server restart", "bench"} {
+		for _, flags := range []string{"--server " + url + " --dir two", "-s ''"} {
+			r := p.run("DURABLE_STREAMS_URL=%s streamctl %s %s", url, command, flags)
+			is.Equal(r.code, 2)
+			is.True(strings.Contains(r.stderr, "\nTry: streamctl "))
+		}
+	}
+	p.ok("DURABLE_STREAMS_URL=%s streamctl server stop --dir two", url)
+	p.ok("DURABLE_STREAMS_URL=%s streamctl server stop", url)
+	r := p.run("DURABLE_STREAMS_URL=%s streamctl server status", url)
+	is.Equal(r.code, 3)
+	is.Equal(r.stdout, "Not running\n")
+	is.Equal(p.run("streamctl server stop -s %s", url).code, 3)
+	is.Equal(p.run("streamctl server status --dir one").code, 3)
+}
+
+// TestServerElsewhere: of another machine's server, which does not say what is that machine's, status tells what there is.
+func TestServerElsewhere(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"status":"ok","version":"v9","storage":"fs","startedAt":"2026-01-01T00:00:00Z"}`)
+	}))
+	defer s.Close()
+	p := newPlace(t)
+	is.True(strings.HasPrefix(p.ok("streamctl server status -s %s", s.URL), "url      "+s.URL+"\nversion  v9\nstorage  fs\nuptime   "))
+	for _, command := range []string{"stop", "restart"} {
+		r := p.run("streamctl server %s -s %s", command, s.URL)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "none of this machine's folders"))
+	}
+	is.Equal(p.ok("ls -A"), "")
+}
+
+// TestReadingMakesNoServer: what can only read starts none where nothing is to be read, and says so.
+func TestReadingMakesNoServer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	for _, command := range []string{"get -n typo", "list", "list --details", "delete -n typo"} {
+		r := p.run("streamctl stream %s", command)
+		is.Equal(r.stdout, "")
+		is.True(strings.Contains(r.stderr, p.dir+"/.iterate"))
+		is.Equal(p.ok("ls -A"), "")
+	}
+	p.run("streamctl stream append -n x -m kept")
+	p.ok("streamctl server stop")
+	r := p.run("streamctl stream get -n x") // there is something: the server is started for it
+	is.Equal(texts(r.stdout), []string{"kept"})
+	is.True(strings.Contains(r.stderr, "started streamd"))
+}
+
 func TestTokenIsSent(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -299,7 +370,7 @@ func TestAutostartWithoutStreamd(t *testing.T) {
 	is := is.New(t)
 	p := newPlace(t)
 	p.ok("cp %s/streamctl alone", bin)
-	r := p.run("PATH=/usr/bin:/bin ./alone stream list")
+	r := p.run("PATH=/usr/bin:/bin ./alone stream append -n x -m a")
 	is.Equal(r.code, 1)
 	is.True(regexp.MustCompile(`streamd is neither beside \S+/alone nor on PATH\nTry: `).MatchString(r.stderr))
 }

@@ -17,26 +17,51 @@ import (
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
-// connect returns a client of the server that the flags, the environment or the folder name, in this order. Only for the
-// folder a server is started.
+// connect returns a client of the server that is meant. Only for a folder's a server is started; a command that reads
+// starts none where the folder has no streams: its error is errNoStreams.
 func (c *call) connect(ctx context.Context) (*streamhttp.Client, error) {
-	given := cmp.Or(c.value("server"), c.getenv("DURABLE_STREAMS_URL"))
-	if given == "" {
-		f, err := c.folder()
-		if err != nil {
-			return nil, err
-		}
-		client, err := f.client(ctx)
-		return c.withToken(client), err
+	url, f, err := c.target()
+	if err != nil {
+		return nil, err
 	}
-	if !strings.Contains(given, "://") {
-		given = "http://" + given
+	if url != "" {
+		return c.withToken(&streamhttp.Client{URL: url}), nil
 	}
-	u, err := url.Parse(given)
+	client, err := f.client(ctx, c.reads)
+	return c.withToken(client), err
+}
+
+// target returns the URL of the server that is meant, or where that is "" the folder whose server it is. A flag beats the
+// environment.
+func (c *call) target() (server string, f folder, err error) {
+	given := c.getenv("DURABLE_STREAMS_URL")
+	switch {
+	case c.has("server") && c.has("dir"):
+		return "", f, c.usageErr("--server and --dir contradict each other: each says which server")
+	case c.has("server"):
+		given = c.value("server")
+	case c.has("dir") || given == "":
+		f, err = c.folder()
+		return "", f, err
+	}
+	full := given
+	if !strings.Contains(full, "://") {
+		full = "http://" + full
+	}
+	u, err := url.Parse(full)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, usageError{fmt.Errorf("%q is no server's URL", given), "streamctl " + c.name + " --server http://127.0.0.1:3000"}
+		return "", f, usageError{fmt.Errorf("%q is no server's URL", given), "streamctl " + c.name + " --server http://127.0.0.1:3000"}
 	}
-	return c.withToken(&streamhttp.Client{URL: strings.TrimSuffix(given, "/")}), nil
+	return strings.TrimSuffix(full, "/"), f, nil
+}
+
+// noStreams says on stderr that the folder has no streams, where err does; any other err it returns.
+func (c *call) noStreams(err error) error {
+	if !errors.Is(err, errNoStreams) {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stderr, "streamctl: %s: %v\n", strings.TrimPrefix(c.name, "stream "), err)
+	return err
 }
 
 // withToken makes client send DURABLE_STREAMS_TOKEN, where that is set.
@@ -129,7 +154,7 @@ func streamGet(ctx context.Context, c *call) error {
 	q.Types = c.given["type"]
 	client, err := c.connect(ctx)
 	if err != nil {
-		return err
+		return c.noStreams(err)
 	}
 	for events, err := range client.Stream(name).Query(ctx, q) {
 		if err := cmp.Or(err, c.printEvents(events)); err != nil {
@@ -248,7 +273,7 @@ func streamDelete(ctx context.Context, c *call) error {
 	}
 	client, err := c.connect(ctx)
 	if err != nil {
-		return err
+		return c.noStreams(err)
 	}
 	return c.explain(name, client.Stream(name).Delete(ctx))
 }
@@ -256,7 +281,7 @@ func streamDelete(ctx context.Context, c *call) error {
 func streamList(ctx context.Context, c *call) error {
 	client, err := c.connect(ctx)
 	if err != nil {
-		return err
+		return c.noStreams(err)
 	}
 	show, end := c.listNames()
 	if c.has("json") {

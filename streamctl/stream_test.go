@@ -328,7 +328,7 @@ func TestEveryConnectionIsProven(t *testing.T) {
 	p, other := newPlace(t), newPlace(t)
 	p.start()
 	f := folder{dir: p.dir + "/.iterate", stderr: io.Discard}
-	client, err := f.client(context.Background())
+	client, err := f.client(context.Background(), false)
 	is.NoErr(err)
 	_, err = client.List(context.Background(), streamhttp.ListOptions{})
 	is.NoErr(err)
