@@ -26,9 +26,9 @@
 // A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and daemon.port in the
 // folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof.
 //
-// SIGTERM and SIGINT end it cleanly within 5 seconds: subscriptions end first, requests that have begun are
-// finished, and what was appended is left in a form that needs no recovery. A second signal ends it at once, and loses
-// nothing that was acknowledged.
+// SIGTERM, SIGINT and SIGHUP, unless that was ignored from the start, end it cleanly within 5 seconds: subscriptions end first,
+// requests that have begun are finished, also those whose body is still to come, unless that takes longer; and what was appended is
+// left in a form that needs no recovery. A second signal, other than SIGHUP, ends it at once, and loses nothing that was acknowledged.
 //
 // Exit status: 0 ended as told, 1 failed, 2 usage, 4 the folder belongs to another server.
 package main
@@ -62,19 +62,23 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// signalled returns a context that the first signal to end cancels. The second ends the process at once.
+// signalled returns a context that the first signal to end cancels. The second, unless it is SIGHUP, ends the process at once.
 func signalled() context.Context {
 	ctx, end := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 2)
+	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as by nohup(1)
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
 		first := <-signals
-		signal.Stop(signals) // before anybody sees the end begin
+		signal.Ignore(syscall.SIGHUP) // a terminal that closes sends it more than once
+		signal.Stop(signals)          // before anybody sees the end begin
 		end(fmt.Errorf("signal: %v", first))
-		select {
-		case second := <-signals: // it came before that
-			_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
-		default:
+		for len(signals) > 0 { // they came before that
+			if second := <-signals; second != syscall.SIGHUP {
+				_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
+			}
 		}
 	}()
 	return ctx

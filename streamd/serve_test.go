@@ -185,7 +185,8 @@ func TestEndLeavesOthersFiles(t *testing.T) {
 	readFile(t, dir, portFile)
 }
 
-// TestSignals: the first ends it cleanly, finishing what has begun; the second at once.
+// TestSignals: the first ends it cleanly, finishing what has begun; the second at once, unless it says once more that the terminal
+// has gone.
 func TestSignals(t *testing.T) {
 	is := is.New(t)
 	for _, test := range []struct {
@@ -194,11 +195,16 @@ func TestSignals(t *testing.T) {
 	}{
 		{[]syscall.Signal{syscall.SIGTERM}, true},
 		{[]syscall.Signal{syscall.SIGINT}, true},
+		{[]syscall.Signal{syscall.SIGHUP}, true},
+		{[]syscall.Signal{syscall.SIGHUP, syscall.SIGHUP}, true},
+		{[]syscall.Signal{syscall.SIGHUP, syscall.SIGHUP}, false},
+		{[]syscall.Signal{syscall.SIGHUP, syscall.SIGTERM}, true},
 		{[]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, true},
 		{[]syscall.Signal{syscall.SIGINT, syscall.SIGINT}, true},
 		{[]syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, false},
 	} {
-		server := start(t, t.TempDir())
+		dir := t.TempDir()
+		server := start(t, dir)
 		conn, err := net.Dial("tcp", strings.TrimPrefix(server.url, "http://"))
 		is.NoErr(err)
 		answers := bufio.NewReader(conn)
@@ -217,6 +223,8 @@ func TestSignals(t *testing.T) {
 		}
 		if len(test.signals) == 2 {
 			server.signal(test.signals[1])
+		}
+		if len(test.signals) == 2 && test.signals[1] != syscall.SIGHUP {
 			server.wait()
 			is.True(slices.Contains(test.signals, server.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal()))
 		} else {
@@ -224,11 +232,25 @@ func TestSignals(t *testing.T) {
 			answers.ReadString('\n') // the end of "100 Continue"
 			line, err := answers.ReadString('\n')
 			is.NoErr(err)
-			is.True(strings.HasPrefix(line, "HTTP/1.1 ")) // answered, not cut off
+			is.True(strings.HasPrefix(line, "HTTP/1.1 201 ")) // what had begun is done, and answered
 			is.NoErr(server.wait())
+			journals, err := os.ReadDir(filepath.Join(dir, "journal"))
+			is.NoErr(err)
+			is.Equal(len(journals), 0) // there is nothing to recover
 		}
 		conn.Close()
 	}
+}
+
+// TestIgnoredHangup: what was started by nohup(1) goes on when its terminal has gone.
+func TestIgnoredHangup(t *testing.T) {
+	is := is.New(t)
+	server := start(t, t.TempDir(), "sh", "-c", `trap "" HUP; exec "$0" "$@"`)
+	server.signal(syscall.SIGHUP)
+	status, _ := server.append("x", "", "1")
+	is.Equal(status, 201)
+	is.NoErr(server.end(syscall.SIGTERM))
+	is.True(strings.Contains(server.stderr.String(), `cause="signal: terminated"`))
 }
 
 // TestStartIsSaid: where, what, and each choice that the default promises do not cover.

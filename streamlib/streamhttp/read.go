@@ -61,7 +61,9 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		from = events[len(events)-1].Offset + 1
 	}
 	if a.count == 0 && wait > 0 {
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		waiting, done := untilEnd(r)
+		defer done()
+		ctx, cancel := context.WithTimeout(waiting.Context(), wait)
 		defer cancel()
 		for events, err := range stream.Subscribe(ctx, from) {
 			if err != nil && ctx.Err() != nil && r.Context().Err() == nil {

@@ -31,14 +31,14 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 	if err != nil {
 		return err
 	}
+	r, cancel := untilEnd(r)
+	defer cancel()
 	stream, types := h.streams.Stream(name), q["type"]
 	from, err := start(r, q, stream)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	events := stream.Subscribe(ctx, from) // before the client hears of it: what is deleted from here on ends it
+	events := stream.Subscribe(r.Context(), from) // before the client hears of it: what is deleted from here on ends it
 	if again, err := start(r, q, stream); err != nil || again < from {
 		cancel() // it was deleted in between: from is a place in its former life
 		for range events {
@@ -98,6 +98,8 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Content-Type"] = sseType
 		return nil
 	}
+	r, cancel := untilEnd(r)
+	defer cancel()
 	events := h.streams.Subscribe(r.Context(), q.get("prefix")) // from here on; hence before the client hears of it
 	f := openFrames(w, r, "retry: 1000\n\n")
 	defer f.close()

@@ -464,3 +464,39 @@ func TestShutdownEndsSubscriptionsAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestEndOfAServer: what waits for events ends, a long poll with the answer that there are none; what has begun is finished.
+func TestEndOfAServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		server := streamhttp.NewServer(ctx, streamhttp.NewHandler(m, streamhttp.Config{}), nil)
+		var served sync.WaitGroup
+		served.Go(func() { _ = server.Serve(l) })
+		ask := func(request string) (net.Conn, *bufio.Reader) {
+			near, far := net.Pipe()
+			l.conns <- far
+			fmt.Fprint(near, request)
+			return near, bufio.NewReader(near)
+		}
+		poll, polled := ask("GET /streams/s/events?wait=1h HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		appends, appended := ask("POST /streams/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{\"da")
+		defer poll.Close()
+		defer appends.Close()
+		synctest.Wait()
+		cancel()
+		resp, err := http.ReadResponse(polled, nil)
+		is.NoErr(err)
+		body, err := io.ReadAll(resp.Body)
+		is.NoErr(err)
+		is.Equal(string(body), "{\"events\":[]}\n")
+		fmt.Fprint(appends, `ta":1}`)
+		resp, err = http.ReadResponse(appended, nil)
+		is.NoErr(err)
+		is.Equal(resp.StatusCode, http.StatusCreated)
+		is.NoErr(server.Shutdown(context.Background()))
+		served.Wait()
+	})
+}
