@@ -25,10 +25,12 @@ type remembered struct {
 func (m *memory) Append(name string, events []Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	stored := m.streams[name]
+	stored, err := m.streams[name], CheckName(name)
 	switch tail := Offset(len(stored.events)); {
 	case m.closed:
 		return errClosed
+	case err != nil:
+		return err
 	case len(events) == 0:
 		return nil
 	case events[0].Offset != tail:
@@ -44,6 +46,10 @@ func (m *memory) Append(name string, events []Event) error {
 
 func (m *memory) Read(name string, from, to Offset) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
+		if err := CheckName(name); err != nil {
+			yield(nil, err)
+			return
+		}
 		m.mu.RLock()
 		events := m.streams[name].events
 		m.mu.RUnlock()
@@ -62,7 +68,7 @@ func (m *memory) Stat(name string) (Info, error) {
 	if n := len(stored.events); n > 0 {
 		info.CreatedAt, info.UpdatedAt = stored.events[0].CreatedAt(), stored.events[n-1].CreatedAt()
 	}
-	return info, nil
+	return info, CheckName(name)
 }
 
 func (m *memory) List(prefix, after string, limit int) ([]string, error) {
@@ -88,7 +94,7 @@ func (m *memory) Delete(name string) error {
 		return errClosed
 	}
 	delete(m.streams, name)
-	return nil
+	return CheckName(name)
 }
 
 func (m *memory) Close() error {

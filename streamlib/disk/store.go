@@ -62,8 +62,9 @@ type Store struct {
 	running sync.WaitGroup
 }
 
-// request is one append or, without events, one deletion; without a name it is the end.
+// request is what one commit can be asked for.
 type request struct {
+	kind     kind
 	name     string
 	events   []streamlib.Event
 	size     int
@@ -71,6 +72,14 @@ type request struct {
 	from, to int // its lines in the frame
 	err      error
 }
+
+type kind int
+
+const (
+	adds    kind = iota // events to the stream
+	deletes             // the stream
+	ends                // all committing
+)
 
 // Open opens the folder dir, which it makes where there is none, and takes it for this process: ErrLocked where another
 // has it. It replays what a former process left in the journal; where that is damaged it is *streamlib.CorruptError. It
@@ -250,6 +259,9 @@ func classified(err error) error {
 
 // refused is err as the error of what stored nothing.
 func refused(err error) error {
+	if errors.Is(err, streamlib.ErrInvalid) {
+		return err
+	}
 	if classify(err) == nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
 	}
@@ -260,7 +272,7 @@ func (s *Store) Append(name string, events []streamlib.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	r := &request{name: name, events: events}
+	r := &request{kind: adds, name: name, events: events}
 	for _, e := range events {
 		r.size += len(e.Record()) + sealLen
 	}
@@ -269,7 +281,7 @@ func (s *Store) Append(name string, events []streamlib.Event) error {
 }
 
 func (s *Store) Delete(name string) error {
-	r := &request{name: name, size: streamlib.MaxBatch} // a frame of its own
+	r := &request{kind: deletes, name: name, size: streamlib.MaxBatch} // a frame of its own
 	s.commits.Do(r)
 	return r.err
 }
@@ -295,7 +307,7 @@ func (s *Store) commit(batch []*request) {
 			r.err = err
 		}
 	}
-	if batch[0].name == "" {
+	if batch[0].kind == ends {
 		s.end()
 		return
 	}
@@ -322,14 +334,14 @@ func (s *Store) commit(batch []*request) {
 		s.frame = frame
 	}
 	if err := s.begin(); err != nil {
-		if held[0].events == nil && classify(err) == streamlib.ErrFull && s.settled() {
+		if held[0].kind == deletes && classify(err) == streamlib.ErrFull && s.settled() {
 			fail(s.deleteAtOnce(held[0]))
 			return
 		}
 		fail(refused(err))
 		return
 	}
-	if err := s.write(frame, held[0].events == nil); err != nil {
+	if err := s.write(frame, held[0].kind == deletes); err != nil {
 		fail(err)
 		return
 	}
@@ -342,7 +354,7 @@ func (s *Store) commit(batch []*request) {
 	s.journal.end += int64(len(frame))
 	s.journal.sequence++
 	for _, r := range held {
-		s.journal.names[r.name] = r.events != nil
+		s.journal.names[r.name] = r.kind == adds
 		s.publish(r)
 		r.err = nil
 	}
@@ -381,7 +393,7 @@ func (s *Store) prepare(r *request) error {
 		f, size, tail := l.published()
 		l.round, l.exists, l.end, l.next = s.round, f != nil, size, tail
 	}
-	if err = s.check(l, r); err != nil || r.events == nil && !l.exists && !s.journalled(r.name) {
+	if err = s.check(l, r); err != nil || r.kind == deletes && !l.exists && !s.journalled(r.name) {
 		s.release(l)
 		return err
 	}
@@ -391,7 +403,7 @@ func (s *Store) prepare(r *request) error {
 }
 
 func (s *Store) check(l *log, r *request) error {
-	if r.events == nil {
+	if r.kind == deletes {
 		return nil
 	}
 	if l.corrupt != nil {
@@ -441,7 +453,7 @@ func (r *request) appendLines(frame []byte) []byte {
 	for _, e := range r.events {
 		frame = appendLine(frame, e.Record())
 	}
-	if r.events == nil {
+	if r.kind == deletes {
 		record, _ := json.Marshal(deletion{r.name})
 		frame = appendLine(frame, record[:len(record)-1])
 	}
@@ -521,8 +533,8 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 	for _, r := range applied {
 		f, size, _ := r.log.published()
 		switch {
-		case r.events == nil && f == nil:
-		case r.events == nil:
+		case r.kind == deletes && f == nil:
+		case r.kind == deletes:
 			linked, e := f.linked()
 			if e == nil && !linked {
 				e = errors.New("the file is gone")
@@ -571,7 +583,7 @@ func (s *Store) fail(err error) {
 // apply writes what is durable in the journal to where it belongs.
 func (s *Store) apply(r *request, frame []byte) error {
 	l := r.log
-	if r.events == nil {
+	if r.kind == deletes {
 		return removeStream(s.fs, r.name)
 	}
 	if !l.exists {
@@ -629,7 +641,7 @@ func (s *Store) deleteAtOnce(r *request) error {
 
 // publish lets readers see what r did.
 func (s *Store) publish(r *request) {
-	if r.events == nil {
+	if r.kind == deletes {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		r.log.dirty = false
@@ -645,6 +657,10 @@ func (s *Store) acquire(name string) (*log, error) {
 	s.mu.Lock()
 	l := s.logs[name]
 	if l == nil {
+		if err := streamlib.CheckName(name); err != nil {
+			s.mu.Unlock()
+			return nil, err
+		}
 		l = newLog(name)
 		l.place = s.recent.PushFront(l)
 		s.logs[name] = l
@@ -1011,7 +1027,7 @@ func (s *Store) streamName(file string) (string, error) {
 
 // Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder back.
 func (s *Store) Close() error {
-	s.commits.Do(&request{size: streamlib.MaxBatch})
+	s.commits.Do(&request{kind: ends, size: streamlib.MaxBatch})
 	s.running.Wait()
 	for s.checkpoint() {
 	}

@@ -31,6 +31,7 @@ func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
 		{"a deleted stream is an empty one and starts again at 0", testStorageDelete},
 		{"a read that meets a deletion yields nothing of what comes after it", testStorageDeleteRace},
 		{"names are told apart, and are no paths", testStorageNames},
+		{"what is no name is refused and changes nothing", testStorageBadNames},
 		{"stat tells the tail and the times", testStat},
 		{"list pages through the names in byte order", testList},
 		{"large and many events", testLarge},
@@ -324,6 +325,25 @@ func testStorageNames(t *testing.T, s streamlib.Storage) {
 	}
 }
 
+func testStorageBadNames(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(s.Append("a", events("a", 0, 1)))
+	for _, name := range badNames {
+		_, stat := s.Stat(name)
+		read := end(s.Read(name, 0, streamlib.MaxOffset))
+		for what, err := range map[string]error{"append": s.Append(name, events("a", 0, 1)), "delete": s.Delete(name), "stat": stat, "read": read} {
+			if !errors.Is(err, streamlib.ErrInvalid) {
+				t.Errorf("%s %q: %v", what, name, err)
+			}
+		}
+	}
+	is.NoErr(s.Append("a", events("a", 1, 1)))
+	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
+	listed, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(listed, []string{"a"})
+}
+
 func testStat(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
 	is.NoErr(s.Append("a", madeAt("a", 0, 2, 5)))
@@ -350,6 +370,7 @@ func testList(t *testing.T, s streamlib.Storage) {
 		{"", "", 0, all},
 		{"", "", 2, all[:2]},
 		{"", "", 100, all},
+		{"", "", -1, all},
 		{"", "a", 0, all[2:]},
 		{"", "a/11", 2, all[4:6]},
 		{"a", "", 0, all[1:6]},
@@ -460,6 +481,8 @@ func names() []string {
 		strings.Repeat("😀", 63), strings.Repeat(".", 255), strings.Repeat("a", 200), strings.Repeat("a", 200) + ".", strings.Repeat("A", 128),
 	}
 }
+
+var badNames = []string{"", strings.Repeat("a", 256), "a\x00", "a\nb", "\r", "\x1b[2J", "\x7f", "a\u0085", "\xff", "\xed\xa0\x80", "é"[:1]}
 
 func event(name string, o int, data string, at time.Time) streamlib.Event {
 	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(data), at)
