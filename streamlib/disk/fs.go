@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -115,12 +114,7 @@ func (o *osFS) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return f.Sync()
-}
-
-func (o *osFS) syncAll() error {
-	syscall.Sync()
-	return nil
+	return syncFolder(f.File)
 }
 
 func (o *osFS) reachable() (changed time.Time, err error) {
@@ -171,13 +165,4 @@ func (f osFile) size() (int64, error) {
 		return 0, err
 	}
 	return info.Size(), nil
-}
-
-func (f osFile) linked() (bool, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return !ok || stat.Nlink > 0, nil
 }

@@ -129,7 +129,7 @@ func makeDir(dir string) error {
 		} else if err != nil {
 			return err
 		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := errors.Join(syncFolder(f), f.Close()); err != nil {
 			return err
 		}
 	}
@@ -169,15 +169,6 @@ func newStore(root fsys, o Options) *Store {
 	return s
 }
 
-// maxOpen is a quarter of the descriptors that the process may have; the rest is for others, such as connections.
-func maxOpen() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 512
-	}
-	return int(min(max(limit.Cur/4, 4), 512))
-}
-
 const format = "durable-streams 1\n"
 
 // prepareFolder makes what belongs into a folder. One that cannot be written can still be read.
@@ -194,7 +185,7 @@ func (s *Store) prepareFolder() error {
 
 // isReadOnly tells whether err says that something must not be written.
 func isReadOnly(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(posix(err), syscall.EROFS)
 }
 
 // checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
@@ -240,6 +231,7 @@ func (s *Store) makeFolder() error {
 
 // classify returns the sentinel for what the operating system said, nil where there is none.
 func classify(err error) error {
+	err = posix(err)
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return streamlib.ErrFull

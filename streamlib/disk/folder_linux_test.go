@@ -1,0 +1,177 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+func TestSmallDisk(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skip("no tmpfs can be mounted: ", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	is.NoErr(fill(filepath.Join(dir, "data"), func(s *Store) error { return s.Delete("a") }))
+}
+
+func TestReadOnlyFolder(t *testing.T) {
+	is := is.New(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can become somebody who must not write")
+	}
+	for _, journal := range []string{"clean", "journal"} {
+		dir := t.TempDir()
+		is.NoErr(os.Chmod(filepath.Dir(dir), 0o755))
+		s := openFolder(t, dir, Options{})
+		is.NoErr(appendOne(s, "a", 0))
+		if journal == "journal" { // as a kill leaves it
+			copied := t.TempDir()
+			is.NoErr(os.CopyFS(copied, os.DirFS(dir)))
+			dir = copied
+		}
+		is.NoErr(s.Close())
+		is.NoErr(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			mode := fs.FileMode(0o444)
+			if d.IsDir() {
+				mode = 0o555
+			}
+			return errors.Join(err, os.Chmod(path, mode))
+		}))
+		done := make(chan error)
+		go func() { // a thread that is somebody else to the file system, and ends
+			runtime.LockOSThread()
+			if err := syscall.Setfsuid(65534); err != nil {
+				done <- err
+				return
+			}
+			done <- onReadOnlyFolder([]string{dir, journal})
+		}()
+		is.NoErr(<-done)
+	}
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	is := is.New(t)
+	for _, journal := range []string{"clean", "journal"} {
+		dir := t.TempDir()
+		s := openFolder(t, dir, Options{})
+		is.NoErr(appendOne(s, "a", 0))
+		from := dir
+		if journal == "journal" {
+			from = t.TempDir()
+			is.NoErr(os.CopyFS(from, os.DirFS(dir)))
+		}
+		is.NoErr(s.Close())
+		at := t.TempDir()
+		if err := syscall.Mount(from, at, "", syscall.MS_BIND, ""); err != nil {
+			t.Skip("nothing can be mounted: ", err)
+		}
+		defer syscall.Unmount(at, 0)
+		if err := syscall.Mount("", at, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+			t.Skip("it cannot be mounted read-only: ", err)
+		}
+		run(t, "read-only", at, journal)
+	}
+}
+
+// onReadOnlyFolder expects a folder with one event in it, and maybe a journal.
+func onReadOnlyFolder(args []string) error {
+	s, err := Open(args[0], Options{})
+	if args[1] == "journal" {
+		if err == nil || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("with a journal to replay: %v", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := expect(s, "a", 1); err != nil {
+		return err
+	}
+	if err := appendOne(s, "a", 1); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("append: %v", err)
+	}
+	if err := appendOne(s, "new", 0); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("append: %v", err)
+	}
+	if err := s.Delete("a"); !errors.Is(err, streamlib.ErrUnavailable) {
+		return fmt.Errorf("delete: %v", err)
+	}
+	return errors.Join(expect(s, "a", 1), s.Close())
+}
+
+// A sync of the folder is made where each sync in doc.go says: the trace of the system calls.
+func TestSyscalls(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("there is no strace")
+	}
+	is := is.New(t)
+	dir := filepath.Join(t.TempDir(), "new", "data")
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.Command(strace, "-f", "-y", "-o", trace, "-e", "trace=openat,pwrite64,fdatasync,fsync,renameat,unlinkat,mkdirat,write", os.Args[0], dir)
+	cmd.Env = append(os.Environ(), programEnv+"=syscalls")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("strace: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(trace)
+	is.NoErr(err)
+	var calls []string
+	for line := range strings.Lines(string(b)) {
+		if i := strings.Index(line, "MARK "); i >= 0 {
+			calls = append(calls, "MARK "+strings.TrimRight(strings.Split(line[i+5:], `\n`)[0], `"`))
+			continue
+		}
+		i := strings.Index(line, filepath.Dir(filepath.Dir(dir)))
+		if i < 0 || !strings.Contains(line, "sync(") {
+			continue
+		}
+		rest := line[i+len(filepath.Dir(filepath.Dir(dir))):]
+		calls = append(calls, "sync "+rest[:strings.IndexAny(rest, `>"`)])
+	}
+	joined := strings.Join(calls, "\n") + "\n"
+	for _, want := range []string{
+		"sync \n",     // the parent of new, which has that name
+		"sync /new\n", // the parent of data
+		"sync /new/data\n",
+		"MARK append\nsync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\nsync /new/data/journal/0000000000000001.journal\nMARK appended\n",
+		"MARK close\nsync /new/data/streams/a.json\nsync /new/data/streams\nsync /new/data/journal\nMARK closed",
+	} {
+		if !strings.Contains(joined, want) {
+			t.Errorf("there is no\n%sin\n%s", want, joined)
+		}
+	}
+}
+
+func init() {
+	programs["read-only"] = onReadOnlyFolder
+	programs["syscalls"] = func(args []string) error {
+		s, err := Open(args[0], Options{})
+		if err != nil {
+			return err
+		}
+		fmt.Println("MARK append")
+		err = appendOne(s, "a", 0)
+		fmt.Println("MARK appended")
+		if err != nil {
+			return err
+		}
+		fmt.Println("MARK close")
+		err = s.Close()
+		fmt.Println("MARK closed")
+		return err
+	}
+}

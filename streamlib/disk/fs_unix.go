@@ -1,0 +1,46 @@
+//go:build unix
+
+package disk
+
+import (
+	"os"
+	"syscall"
+)
+
+func openLock(dir string) (*os.File, error) { return os.Open(dir) }
+
+func tryLock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == syscall.EWOULDBLOCK {
+		return ErrLocked
+	}
+	return err
+}
+
+func syncFolder(f *os.File) error { return f.Sync() }
+
+func (o *osFS) syncAll() error {
+	syscall.Sync()
+	return nil
+}
+
+func (f osFile) linked() (bool, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || stat.Nlink > 0, nil
+}
+
+// maxOpen is a quarter of the descriptors that the process may have; the rest is for others, such as connections.
+func maxOpen() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 512
+	}
+	return int(min(max(limit.Cur/4, 4), 512))
+}
+
+// posix returns err, which has POSIX's names already.
+func posix(err error) error { return err }
