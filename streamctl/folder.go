@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
@@ -211,7 +210,7 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 	defer r.Close()
 	daemon := exec.Command(path, args...)
 	daemon.Dir, daemon.Stdout, daemon.Stderr = "/", w, log
-	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	daemon.SysProcAttr = detached
 	err = daemon.Start()
 	w.Close()
 	if err != nil {
@@ -268,7 +267,7 @@ func streamd() (string, error) {
 	self, err := os.Executable()
 	if err == nil {
 		if self, err = filepath.EvalSymlinks(self); err == nil {
-			if path := filepath.Join(filepath.Dir(self), "streamd"); executable(path) {
+			if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), "streamd")); err == nil {
 				return path, nil
 			}
 		}
@@ -278,9 +277,4 @@ func streamd() (string, error) {
 		return "", hintError{fmt.Errorf("streamd is neither beside %s nor on PATH", self), "scripts/build, which builds both"}
 	}
 	return filepath.Abs(path)
-}
-
-func executable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -135,6 +136,16 @@ func (p place) ok(line string, args ...any) string {
 func (p place) start() {
 	p.t.Helper()
 	p.ok("streamctl server start --port 0")
+}
+
+// port is the one on which the folder's server listens.
+func (p place) port() int {
+	p.t.Helper()
+	port, err := strconv.Atoi(strings.TrimSpace(p.ok("cat .iterate/daemon.port")))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return port
 }
 
 // texts returns the texts of a stream's messages.

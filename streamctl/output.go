@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 )
 
 // An output is stdout with a buffer, and what is below it.
@@ -21,7 +19,7 @@ type readerGone struct{ io.Writer }
 
 func (w readerGone) Write(b []byte) (int, error) {
 	n, err := w.Writer.Write(b)
-	if errors.Is(err, syscall.EPIPE) {
+	if isReaderGone(err) {
 		return n, errReaderGone
 	} else if err != nil {
 		return n, fmt.Errorf("write to stdout: %w", err)

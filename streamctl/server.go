@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -90,7 +88,7 @@ func serverRun(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("run %s: %w", path, syscall.Exec(path, append([]string{"streamd"}, streamdArgs(f, c.given)...), os.Environ()))
+	return fmt.Errorf("run %s: %w", path, become(path, streamdArgs(f, c.given)))
 }
 
 func running(f folder, s server) error {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -132,15 +134,6 @@ func TestStaleFilesAreNotBelieved(t *testing.T) {
 		})
 	}
 	is.Equal(other.ok("streamctl stream list"), "") // nothing went to the other folder's server
-}
-
-func (p place) port() int {
-	p.t.Helper()
-	port, err := strconv.Atoi(strings.TrimSpace(p.ok("cat .iterate/daemon.port")))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return port
 }
 
 // TestFoldersHaveServersOfTheirOwn is for the original's fault: a second folder's append went into the first one's data.

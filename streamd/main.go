@@ -77,7 +77,7 @@ func signalled() context.Context {
 		end(fmt.Errorf("signal: %v", first))
 		for len(signals) > 0 { // they came before that
 			if second := <-signals; second != syscall.SIGHUP {
-				_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
+				endAt(second)
 			}
 		}
 	}()

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -139,10 +138,10 @@ func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (lis
 	var lc net.ListenConfig
 	port := strconv.Itoa(number)
 	first, err := lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), port))
-	if errors.Is(err, syscall.EADDRINUSE) && fallback {
+	if errors.Is(err, portTaken) && fallback {
 		first, err = lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), "0"))
 	}
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, portTaken) {
 		return nil, "", fmt.Errorf("port %s of %s is taken by another program; choose one with --port, or a free one with --port 0", port, ip)
 	} else if err != nil {
 		return nil, "", err
