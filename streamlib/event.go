@@ -2,6 +2,7 @@ package streamlib
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -152,9 +153,28 @@ func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.public...
 // Encoder is told not to.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
-// UnmarshalJSON takes the public form.
-func (e *Event) UnmarshalJSON(b []byte) (err error) {
-	*e, err = ParseRecord(bytes.TrimSuffix(bytes.Clone(b), []byte("}")))
+// UnmarshalJSON takes the public form however an encoder wrote it: with white space, with escapes, in another order. The name is
+// then what it was, and the data as it stands there, compact. Members that are not the public form's are passed over.
+func (e *Event) UnmarshalJSON(b []byte) error {
+	var p struct {
+		Offset        string          `json:"offset"`
+		EventStreamID string          `json:"eventStreamId"`
+		Data          json.RawMessage `json:"data"`
+		CreatedAt     string          `json:"createdAt"`
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	o, errOffset := ParseOffset(p.Offset)
+	t, errTime := time.Parse(timeLayout, p.CreatedAt)
+	if err := cmp.Or(errOffset, errTime); err != nil {
+		return fmt.Errorf("%w: %w", errNoEvent, err)
+	}
+	record, err := NewRecord(o, p.EventStreamID, p.Data, t)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoEvent, err)
+	}
+	*e, err = ParseRecord(record)
 	return err
 }
 
@@ -164,13 +184,18 @@ func (e Event) String() string { return string(e.AppendJSON(nil)) }
 // closing brace, so that the storage can add members of its own.
 func (e Event) Record() []byte { return e.public[:cap(e.public)] }
 
-// NewRecord makes the record of an event from elsewhere, such as a file of another form. The name has passed CheckName.
+// NewRecord makes the record of an event from elsewhere, such as a file of another form. The error is ErrInvalid.
 func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time) ([]byte, error) {
 	data, err := compact.All(nil, data)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("%w data: %w", ErrInvalid, err)
+	case o < 0 || o > MaxOffset:
+		return nil, fmt.Errorf("%w offset %d", ErrInvalid, o)
+	case !writable(createdAt):
+		return nil, fmt.Errorf("%w time %v: its year has no four digits", ErrInvalid, createdAt)
 	}
-	return appendRecord(nil, o, appendQuoted(nil, name), data, appendTime(nil, createdAt.UTC()), ""), nil
+	return appendRecord(nil, o, appendQuoted(nil, name), data, appendTime(nil, createdAt.UTC()), ""), CheckName(name)
 }
 
 // ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
@@ -281,7 +306,13 @@ func appendRecord(b []byte, o Offset, name, data, createdAt []byte, key string) 
 	return b
 }
 
-// appendTime appends t, which is in UTC, in timeLayout. Package time is four times as fast for RFC 3339, of which that is a form.
+// writable tells whether t has a form in timeLayout.
+func writable(t time.Time) bool {
+	year := t.UTC().Year()
+	return 0 <= year && year <= 9999
+}
+
+// appendTime appends t, which is in UTC and writable, in timeLayout. Package time is four times as fast for RFC 3339, of which that is a form.
 func appendTime(b []byte, t time.Time) []byte {
 	b = t.AppendFormat(b, time.RFC3339)
 	ms := t.Nanosecond() / int(time.Millisecond)

@@ -91,6 +91,111 @@ func TestEventJSON(t *testing.T) {
 	is.Equal(out.String(), "["+public+"]\n")
 }
 
+// TestEventThroughJSON takes events through whatever encoding/json writes them as, and back.
+func TestEventThroughJSON(t *testing.T) {
+	const hostile = "a&b <c> \"d\" \\ é😀 \u2028\u2029 </script>"
+	for _, data := range []string{`1`, `-0`, `1.0e+00`, `""`, `null`, `{}`, `[]`, `{"b":{"a":[1,2]},"b":12345678901234567890.10}`, `"` + "a\u2028" + `"`, `"\u003c\/\ud83d"`, `"<&>"`} {
+		is := is.New(t)
+		e := event(t, 7, hostile, data)
+		escaped, err := json.Marshal(map[string]any{"b": []streamlib.Event{e}, "a": 1})
+		is.NoErr(err)
+		indented, err := json.MarshalIndent(json.RawMessage(escaped), ">", "\t")
+		is.NoErr(err)
+		var bare bytes.Buffer
+		encoder := json.NewEncoder(&bare)
+		encoder.SetEscapeHTML(false)
+		is.NoErr(encoder.Encode(json.RawMessage(escaped)))
+		for _, text := range []string{string(escaped), strings.ReplaceAll(string(indented), "\n>", "\n"), bare.String()} {
+			var got struct{ B []streamlib.Event }
+			is.NoErr(json.Unmarshal([]byte(text), &got))
+			back := got.B[0]
+			is.Equal(back.Offset, streamlib.Offset(7))
+			is.Equal(back.Stream(), hostile)
+			is.Equal(back.CreatedAt(), e.CreatedAt())
+			var want bytes.Buffer
+			json.HTMLEscape(&want, []byte(data)) // which is what the encoder made of it
+			is.Equal(string(back.Data()), want.String())
+			again, err := json.Marshal(back)
+			is.NoErr(err)
+			once, err := json.Marshal(e)
+			is.NoErr(err)
+			is.Equal(string(again), string(once))
+		}
+		var out bytes.Buffer
+		encoder = json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		is.NoErr(encoder.Encode(e))
+		var exact streamlib.Event
+		is.NoErr(json.Unmarshal(out.Bytes(), &exact))
+		is.Equal(exact.String(), e.String())
+		var members map[string]json.RawMessage // in another order
+		is.NoErr(json.Unmarshal(out.Bytes(), &members))
+		sorted, err := json.Marshal(members)
+		is.NoErr(err)
+		is.NoErr(json.Unmarshal(sorted, &exact))
+		is.Equal(exact.Stream(), hostile)
+	}
+}
+
+func TestUnmarshalRefuses(t *testing.T) {
+	const good = `{"offset":"0000000000000042","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"}`
+	for _, bad := range []string{
+		"1", "null", "{}", `"x"`, "[]",
+		strings.Replace(good, `"0000000000000042"`, "42", 1),
+		strings.Replace(good, "0000000000000042", "-1", 1),
+		strings.Replace(good, "0000000000000042", "now", 1),
+		strings.Replace(good, "0000000000000042", "9007199254740992", 1),
+		strings.Replace(good, `"s"`, `""`, 1),
+		strings.Replace(good, `"s"`, `"\u0000"`, 1),
+		strings.Replace(good, `"s"`, `"`+strings.Repeat("s", 256)+`"`, 1),
+		strings.Replace(good, `"data":{"a":1},`, ``, 1),
+		strings.Replace(good, `{"a":1}`, "\"\xff\"", 1),
+		strings.Replace(good, `{"a":1}`, strings.Repeat("[", 1001)+strings.Repeat("]", 1001), 1),
+		strings.Replace(good, `2024-01-08T00:00:00.000Z`, ``, 1),
+		strings.Replace(good, `2024-01-08T00:00:00.000Z`, `2024-01-38T00:00:00.000Z`, 1),
+		strings.Replace(good, `2024-01-08T00:00:00.000Z`, `10000-01-08T00:00:00.000Z`, 1),
+		strings.Replace(good, `2024-01-08T00:00:00.000Z`, `2024-01-08T00:00:00.000+01:00`, 1),
+	} {
+		var e streamlib.Event
+		if err := json.Unmarshal([]byte(bad), &e); err == nil {
+			t.Errorf("%.200s: %v", bad, e)
+		}
+	}
+}
+
+// TestNewRecordRefuses: what NewRecord makes can be read back.
+func TestNewRecordRefuses(t *testing.T) {
+	is := is.New(t)
+	day := time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		o          streamlib.Offset
+		name, data string
+		at         time.Time
+	}{
+		{-1, "s", "1", day},
+		{streamlib.MaxOffset + 1, "s", "1", day},
+		{0, "", "1", day},
+		{0, "a\nb", "1", day},
+		{0, "s", "", day},
+		{0, "s", "1", time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{0, "s", "1", time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("west", -3600))},
+		{0, "s", "1", time.Date(-1, 12, 31, 0, 0, 0, 0, time.UTC)},
+	} {
+		_, err := streamlib.NewRecord(test.o, test.name, json.RawMessage(test.data), test.at)
+		if !errors.Is(err, streamlib.ErrInvalid) {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+	for _, at := range []time.Time{{}, time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)} {
+		record, err := streamlib.NewRecord(streamlib.MaxOffset, "s", json.RawMessage("1"), at)
+		is.NoErr(err)
+		e, err := streamlib.ParseRecord(record)
+		is.NoErr(err)
+		is.True(e.CreatedAt().Equal(at))
+	}
+}
+
 func TestParseRecordRefuses(t *testing.T) {
 	const good = `{"offset":"0000000000000042","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"`
 	if _, err := streamlib.ParseRecord([]byte(good)); err != nil {

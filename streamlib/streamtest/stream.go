@@ -225,6 +225,11 @@ func testNames(t *testing.T, open func(string) streamlib.Stream) {
 		got := read(t, s, 0, streamlib.MaxOffset)
 		is.Equal(len(got), 1)
 		is.Equal(string(got[0].Data()), string(value(i, 0)))
+		var back streamlib.Event
+		text, err := json.Marshal(got[0]) // which escapes what HTML has a meaning for
+		is.NoErr(err)
+		is.NoErr(json.Unmarshal(text, &back))
+		samePublic(t, []streamlib.Event{back}, got)
 		subscription := subscribe(t, soon(t), s, 0)
 		is.NoErr(subscription.until(1))
 		subscription.stop()
