@@ -84,7 +84,7 @@ type Receipt struct {
 // Options are what streams need to know; the zero value is ready to use.
 type Options struct {
 	MaxEvent int              // limit for one event's data in bytes; 0 is MaxEvent, at most MaxBatch
-	Now      func() time.Time // the clock; nil is time.Now
+	Now      func() time.Time // the clock; nil is time.Now. Past the year 9999 appends are ErrUnavailable
 	Log      *slog.Logger     // nil discards
 }
 
@@ -294,6 +294,9 @@ func (s *core) store(batch []*appending) error {
 	// Truncate drops the monotonic reading as well, by which a wall clock that jumped back would still be After.
 	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
 		created = now
+	}
+	if !writable(created) {
+		return fmt.Errorf("%w: by the clock it is %v, and events' times end with the year 9999", ErrUnavailable, created)
 	}
 	stamp := appendTime(nil, created)
 	records, events := make([]byte, 0, size), make([]Event, 0, count)

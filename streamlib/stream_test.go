@@ -44,6 +44,41 @@ func TestClockJumpsBack(t *testing.T) {
 	is.Equal(got, []string{"11:00:00.999000", "12:00:00.999000", "12:00:00.999000", "12:00:00.999000", "13:00:01.000000"})
 }
 
+// TestClockOutOfRange: what an event's time cannot say is refused, and no event is stored that cannot be read back.
+func TestClockOutOfRange(t *testing.T) {
+	is := is.New(t)
+	var now time.Time
+	s := streamlib.Plain("orders", streamlib.NewMemory(), streamlib.Options{Now: func() time.Time { return now }})
+	end := time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		now  time.Time
+		want string // "" where it is refused
+	}{
+		{end, ""},
+		{time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), "0001-01-01T00:00:00.000Z"},
+		{time.Unix(0, 0), "1970-01-01T00:00:00.000Z"},
+		{end.In(time.FixedZone("west", -3600)), ""},
+		{time.Unix(1<<55, 0), ""},
+		{time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC), "2024-01-08T00:00:00.000Z"},
+		{end.Add(-1), "9999-12-31T23:59:59.999Z"},
+		{end, ""},
+		{time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC), "9999-12-31T23:59:59.999Z"}, // times never go back
+	} {
+		now = test.now
+		receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
+		if test.want == "" {
+			is.True(errors.Is(err, streamlib.ErrUnavailable))
+			continue
+		}
+		is.NoErr(err)
+		is.True(strings.HasSuffix(receipt.Events[0].String(), `"createdAt":"`+test.want+`"}`))
+	}
+	for _, e := range read(t, s, 0, streamlib.MaxOffset) {
+		_, err := streamlib.ParseRecord(e.Record())
+		is.NoErr(err)
+	}
+}
+
 // TestGroupCommit holds one commit on the disk while others queue: they share the next one, in their order, deletions too.
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
