@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib/internal/compact"
@@ -15,7 +16,7 @@ import (
 type Hooks struct {
 	Before  []BeforeHook
 	After   []AfterHook
-	Timeout time.Duration // for one run of one hook; 0 is 10 s
+	Timeout time.Duration // for all before hooks of an append together, and again for its after hooks; 0 is 10 s
 	Log     *slog.Logger  // for the errors of after hooks; nil discards
 }
 
@@ -33,8 +34,8 @@ type AfterHook struct {
 
 // WithHooks returns s with hooks around its appends: Layer 2. For each event in order the before hooks run in order; the
 // first failure is the append's *HookError and nothing is stored. Once the events are durable, the after hooks run in
-// order, and then the append returns. A repeat of an append with a key runs none. A hook that panics has failed, and so has
-// one that runs longer than the timeout, whether or not it looks at its context; it is not waited for.
+// order, and then the append returns. A repeat of an append with a key runs none. A hook that panics has failed. So has one
+// that runs when the timeout is over, whether or not it looks at its context: it is not waited for, and none is run after it.
 func WithHooks(s Stream, h Hooks) Stream {
 	if h.Timeout == 0 {
 		h.Timeout = 10 * time.Second
@@ -61,19 +62,23 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 		if len(s.hooks.Before) == 0 {
 			return nil
 		}
-		for _, data := range b.Data {
-			data, err := compact.All(make([]byte, 0, len(data)), data) // its own, for a hook that is not waited for when the caller has it back
-			if err != nil {
+		events := make([]json.RawMessage, len(b.Data)) // the hooks' own, for one that is not waited for may still read
+		for i, data := range b.Data {
+			var err error
+			if events[i], err = compact.All(make([]byte, 0, len(data)), data); err != nil {
 				return fmt.Errorf("append %q: %w event: %w", s.Name(), ErrInvalid, err)
 			}
-			for _, h := range s.hooks.Before {
-				err := s.run(ctx, func(ctx context.Context) error { return h.Run(ctx, s.Name(), data) })
-				if err != nil && ctx.Err() != nil {
-					return fmt.Errorf("append %q: %w", s.Name(), context.Cause(ctx))
-				} else if err != nil {
-					return veto(h.ID, err)
-				}
-			}
+		}
+		limited, cancel := s.limited(ctx)
+		defer cancel()
+		hooks := s.hooks.Before
+		i, err := run(limited, 0, len(events)*len(hooks), func(ctx context.Context, i int) error {
+			return hooks[i%len(hooks)].Run(ctx, s.Name(), events[i/len(hooks)])
+		})
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("append %q: %w", s.Name(), context.Cause(ctx))
+		} else if err != nil {
+			return veto(hooks[i%len(hooks)].ID, err)
 		}
 		return nil
 	}
@@ -81,15 +86,30 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 	if err != nil || receipt.Repeated {
 		return receipt, err
 	}
-	ctx = context.WithoutCancel(ctx) // what is durable is told of, also where the caller has gone
-	for _, event := range receipt.Events {
-		for _, h := range s.hooks.After {
-			if err := s.run(ctx, func(ctx context.Context) error { return h.Run(ctx, s.Name(), event) }); err != nil {
-				s.hooks.Log.Error("after hook failed", "hook", h.ID, "stream", s.Name(), "offset", event.Offset.String(), "error", err)
-			}
+	s.tell(context.WithoutCancel(ctx), receipt.Events) // what is durable is told of, also where the caller has gone
+	return receipt, nil
+}
+
+// tell runs the after hooks.
+func (s *hooked) tell(ctx context.Context, events []Event) {
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
+	hooks := s.hooks.After
+	for i, n := 0, len(events)*len(hooks); i < n; i++ {
+		var err error
+		i, err = run(ctx, i, n, func(ctx context.Context, i int) error {
+			return hooks[i%len(hooks)].Run(ctx, s.Name(), events[i/len(hooks)])
+		})
+		if err == nil {
+			return
+		}
+		id, offset := hooks[i%len(hooks)].ID, events[i/len(hooks)].Offset
+		log := s.hooks.Log.With("hook", id, "stream", s.Name(), "offset", offset.String())
+		if log.Error("after hook failed", "error", err); ctx.Err() != nil && i+1 < n {
+			log.Error("after hooks were not run: there was no time left", "runs", n-i-1)
+			return
 		}
 	}
-	return receipt, nil
 }
 
 // veto makes a before hook's error a *HookError; one that it made itself keeps its message.
@@ -100,23 +120,37 @@ func veto(id string, err error) error {
 	return &HookError{HookID: id, Message: err.Error()}
 }
 
-// run waits for the hook or for its timeout. The goroutine is for hooks that do not look at their context.
-func (s *hooked) run(ctx context.Context, hook func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.hooks.Timeout, fmt.Errorf("no answer in %v", s.hooks.Timeout))
-	defer cancel()
-	result := make(chan error, 1)
+func (s *hooked) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, s.hooks.Timeout, fmt.Errorf("no answer in %v", s.hooks.Timeout))
+}
+
+// run calls hook with i and what follows below n, until one fails or ctx is done, and returns which and why. The goroutine
+// is for hooks that do not look at their context.
+func run(ctx context.Context, i, n int, hook func(ctx context.Context, i int) error) (at int, err error) {
+	var on atomic.Int64
+	ended := make(chan error, 1)
 	go func() {
+		var err error
 		defer func() {
 			if p := recover(); p != nil {
-				result <- fmt.Errorf("panic: %v", p)
+				err = fmt.Errorf("panic: %v", p)
 			}
+			ended <- err
 		}()
-		result <- hook(ctx)
+		for ; i < n && err == nil; i++ {
+			on.Store(int64(i))
+			if err = context.Cause(ctx); err == nil {
+				err = hook(ctx, i)
+			}
+		}
 	}()
 	select {
-	case err := <-result:
-		return err
+	case err = <-ended:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err = ctx.Err()
 	}
+	if err != nil && ctx.Err() != nil { // a hook's own word for it, too
+		err = context.Cause(ctx)
+	}
+	return int(on.Load()), err
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -249,6 +250,66 @@ func TestHookThatHangs(t *testing.T) {
 	}
 }
 
+// TestHookThatHangsInABatch: the time is the append's, however many events and hooks it has, and one goroutine at most is left.
+func TestHookThatHangsInABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const events, limit = 100, 20 * time.Millisecond
+		forever := make(chan bool)
+		var running, left atomic.Int64 // runs that began, and that have not ended
+		slow := func(takes func()) {
+			running.Add(1)
+			left.Add(1)
+			defer left.Add(-1)
+			takes()
+		}
+		hang, sleep := func() { <-forever }, func() { time.Sleep(limit * 3 / 10) }
+		add := func(h streamlib.Hooks) (stored int, err error) {
+			running.Store(0)
+			s := streamlib.WithHooks(plain("orders"), h)
+			data := make([]string, events)
+			for i := range data {
+				data[i] = fmt.Sprint(i)
+			}
+			start := time.Now()
+			_, err = s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data...)})
+			is.Equal(time.Since(start), limit)
+			synctest.Wait()
+			return len(read(t, s, 0, streamlib.MaxOffset)), err
+		}
+		for name, test := range map[string]struct {
+			takes  func()
+			begins int64
+		}{"it hangs": {hang, 1}, "all are slow": {sleep, 4}} {
+			pass := streamlib.BeforeHook{ID: "pass", Run: func(context.Context, string, json.RawMessage) error { return nil }}
+			before := streamlib.BeforeHook{ID: "b", Run: func(context.Context, string, json.RawMessage) error { slow(test.takes); return nil }}
+			n, err := add(streamlib.Hooks{Before: []streamlib.BeforeHook{pass, before}, Timeout: limit})
+			veto, ok := errors.AsType[*streamlib.HookError](err)
+			is.True(ok)
+			is.Equal(*veto, streamlib.HookError{HookID: "b", Message: "no answer in 20ms"})
+			is.Equal(n, 0)
+			is.Equal(running.Load(), test.begins)
+
+			var log bytes.Buffer
+			after := streamlib.AfterHook{ID: "a", Run: func(context.Context, string, streamlib.Event) error { slow(test.takes); return errors.New("no") }}
+			n, err = add(streamlib.Hooks{After: []streamlib.AfterHook{after}, Timeout: limit, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			is.NoErr(err)
+			is.Equal(n, events)
+			is.Equal(running.Load(), test.begins)
+			is.Equal(strings.Count(log.String(), "after hook failed"), int(test.begins))
+			is.True(strings.Contains(log.String(), fmt.Sprintf(`hook=a stream=orders offset=%v error="no answer in 20ms"`, streamlib.Offset(test.begins-1))))
+			is.True(strings.Contains(log.String(), fmt.Sprintf("runs=%d", events-test.begins))) // that were left out
+			is.True(left.Load() <= 2)                                                           // of two appends
+			if name == "it hangs" {
+				close(forever)
+			}
+			time.Sleep(limit)
+			is.Equal(left.Load(), int64(0))
+			forever = make(chan bool)
+		}
+	})
+}
+
 // TestCallerLeavesDuringHook ends the caller's context while a before hook runs: that is no veto.
 func TestCallerLeavesDuringHook(t *testing.T) {
 	is := is.New(t)
@@ -272,7 +333,7 @@ func TestFactories(t *testing.T) {
 	for name, f := range map[string]streamlib.Factory{
 		"plain": streamlib.Plain, "validated": streamlib.Validated, "agent": streamlib.EmbryonicAgent, "active": streamlib.Active,
 	} {
-		m[name] = streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		m[name] = streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	}
 	for _, test := range []struct{ factory, data, id, message string }{
 		{"plain", `1`, "", ""},
@@ -302,6 +363,6 @@ func TestFactories(t *testing.T) {
 	}
 	is := is.New(t)
 	is.Equal(strings.Count(log.String(), "\n"), 2)
-	is.True(strings.Contains(log.String(), `level=INFO msg="agent event" stream=s offset=0000000000000000 type=agent:said`))
+	is.True(strings.Contains(log.String(), `level=DEBUG msg="agent event" stream=s offset=0000000000000000 type=agent:said`))
 	is.True(strings.Contains(log.String(), `offset=0000000000000001 type=agent:`+"\n"))
 }
