@@ -35,14 +35,15 @@ func Validated(name string, storage Storage, o Options) Stream {
 	return Factory(Plain).WithHooks(Hooks{Before: []BeforeHook{{ID: "validate-type", Run: validateType}}})(name, storage, o)
 }
 
-// EmbryonicAgent makes streams of agents' events: data's "_type" must begin with "agent:", and each event is logged.
+// EmbryonicAgent makes streams of agents' events: data's "_type" must begin with "agent:", and each event is logged for who
+// debugs.
 func EmbryonicAgent(name string, storage Storage, o Options) Stream {
 	log := o.withDefaults().Log
 	return Factory(Plain).WithHooks(Hooks{
 		Before: []BeforeHook{{ID: "validate-agent-event", Run: validateAgentEvent}},
 		After: []AfterHook{{ID: "log-agent-event", Run: func(ctx context.Context, name string, e Event) error {
 			t, _ := typeOf(e.Data())
-			log.LogAttrs(ctx, slog.LevelInfo, "agent event", slog.String("stream", name), slog.String("offset", e.Offset.String()), slog.String("type", t))
+			log.LogAttrs(ctx, slog.LevelDebug, "agent event", slog.String("stream", name), slog.String("offset", e.Offset.String()), slog.String("type", t))
 			return nil
 		}}},
 	})(name, storage, o)
