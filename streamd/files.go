@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,10 +15,12 @@ import (
 	"strings"
 )
 
-// The files in the folder that say where its server is.
+// The files in the folder that say where its server is, and how it was started. The folder may be somebody else's, so no link that
+// stands there is followed, and what is no file is not opened.
 const (
 	pidFile  = "daemon.pid"
 	portFile = "daemon.port"
+	argsFile = "daemon.args"
 )
 
 // hints are the pid and port files of this process. Whoever writes or removes them has the folder's lock.
@@ -39,18 +46,77 @@ func (h hints) remove() {
 	}
 }
 
-func writeNumber(dir, name string, n int) error {
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path+".new", fmt.Appendln(nil, n), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
+func writeNumber(dir, name string, n int) error { return replace(dir, name, fmt.Appendln(nil, n)) }
 
 func readNumber(dir, name string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := read(dir, name)
 	if err != nil {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// keepArgs keeps the flags that the server was started with for who starts it next, or that there were none.
+func keepArgs(dir string, args []string) error {
+	if len(args) == 0 {
+		if err := os.Remove(filepath.Join(dir, argsFile)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(args)
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	if had, err := read(dir, argsFile); err == nil && bytes.Equal(had, b) {
+		return nil // also where there is no room to write it again
+	}
+	if err = replace(dir, argsFile, b); err != nil { // others than these must not come back
+		err = errors.Join(err, os.Remove(filepath.Join(dir, argsFile)))
+	}
+	return err
+}
+
+// replace writes a file under another name and gives it its own then.
+func replace(dir, name string, content []byte) error {
+	path := filepath.Join(dir, name)
+	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		os.Remove(path + ".new") // a full disk leaves it empty
+	}
+	return err
+}
+
+// read returns what is in a small file.
+func read(dir, name string) ([]byte, error) {
+	f, err := openPlain(filepath.Join(dir, name), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 64<<10))
+}
+
+// openPlain opens what is a file by itself: no link, and nothing that hangs.
+func openPlain(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|noFollow, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, cmp.Or(err, fmt.Errorf("%s is no file", path))
+	}
+	return f, nil
 }

@@ -33,6 +33,7 @@ that is in the folder, and repair cuts off what is damaged; each has its own --h
   --max-event BYTES    the limit for one event's data (1048576)
   --allow-host NAME    answer requests for this host name too; may be repeated
   --insecure-no-auth   allow a --host that other machines reach
+  --check              say whether the other flags are right, and end
   --version            print the version
   --help               print this
 
@@ -43,7 +44,9 @@ Try:  streamd & curl -d '{"data":"hello"}' http://127.0.0.1:3000/streams/greetin
 // options are what the flags say.
 type options struct {
 	args         []string // as they were given
-	dir          string   // absolute
+	own          []string // what was chosen of the server, in the form --flag=value: what to start it with again
+	check        bool
+	dir          string // absolute
 	host         string
 	port         int
 	portFallback bool
@@ -83,6 +86,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		return nil
 	})
 	f.BoolVar(&o.insecure, "insecure-no-auth", false, "")
+	f.BoolVar(&o.check, "check", false, "")
 	f.BoolVar(&version, "version", false, "")
 
 	err := f.Parse(args)
@@ -121,8 +125,30 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	if err != nil {
 		return o, usageError{err}
 	}
+	o.own = chosen(f, o)
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
+}
+
+// chosen returns the flags that were given, without those that say nothing of how the server is.
+func chosen(f *flag.FlagSet, o options) (args []string) {
+	ported := false
+	f.Visit(func(f *flag.Flag) { // in the order of their names
+		switch f.Name {
+		case "dir", "check", "version", "port-fallback":
+		case "allow-host":
+			for _, host := range o.allowHosts {
+				args = append(args, "--allow-host="+host)
+			}
+		default:
+			ported = ported || f.Name == "port"
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	if ported && o.portFallback {
+		args = append(args, "--port-fallback")
+	}
+	return args
 }
 
 // buildVersion is what the go command stamped into the binary.

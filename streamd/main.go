@@ -14,6 +14,7 @@
 //	  --max-event BYTES    the limit for one event's data (1048576)
 //	  --allow-host NAME    answer requests for this host name too; may be repeated
 //	  --insecure-no-auth   allow a --host that other machines reach: who reaches it can read, write and delete
+//	  --check              say whether the other flags are right, and end
 //	  --version            print the version
 //	  --help               print this
 //
@@ -24,7 +25,8 @@
 // 127.0.0.1 too, where streamctl looks for it.
 //
 // A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and daemon.port in the
-// folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof.
+// folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof. The file
+// daemon.args has the flags that were given, --dir excepted, for streamctl to start the server with them again when it has to.
 //
 // SIGTERM, SIGINT and SIGHUP, unless that was ignored from the start, end it cleanly within 5 seconds: subscriptions end first,
 // requests that have begun are finished, also those whose body is still to come, unless that takes longer; and what was appended is

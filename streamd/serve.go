@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // serve is flags → storage → manager → routes → listener.
 func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (err error) {
 	ip, err := address(o)
-	if err != nil {
+	if err != nil || o.check {
 		return err
 	}
 	storage, err := openStorage(o, log)
@@ -76,6 +76,9 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		log.Warn("streamctl will not find this server by its folder", "error", err)
 	}
 	defer files.remove()
+	if err := keepArgs(o.dir, o.own); err != nil {
+		log.Warn("streamctl will not start this server again with its flags", "error", err)
+	}
 	log.Info("serving", "dir", o.dir, "url", url, "storage", o.storage, "sync", o.sync, "pid", health.PID, "version", health.Version)
 	warn(log, o, listeners[0])
 	if _, err := fmt.Fprintln(stdout, url); err != nil {
@@ -184,7 +187,7 @@ func taken(ctx context.Context, dir string) error {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %s belongs to a server that does not answer", disk.ErrLocked, dir)
+			return fmt.Errorf("%w: %s belongs to a server that does not answer; streamctl server status --dir %s says more", disk.ErrLocked, dir, dir)
 		}
 	}
 }

@@ -187,6 +187,53 @@ func TestEndLeavesOthersFiles(t *testing.T) {
 	readFile(t, dir, portFile)
 }
 
+// TestPlantedLinks: in a folder that somebody else has prepared nothing is written through a link, and no pipe is waited for.
+func TestPlantedLinks(t *testing.T) {
+	for kind, plant := range map[string]func(victim, path string) error{
+		"symbolic": os.Symlink,
+		"hard":     os.Link,
+		"pipe":     func(_, path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			is := is.New(t)
+			dir := t.TempDir()
+			victim := filepath.Join(t.TempDir(), "victim")
+			is.NoErr(os.WriteFile(victim, []byte("precious"), 0o600))
+			for _, name := range []string{pidFile, portFile, argsFile, "format"} {
+				is.NoErr(plant(victim, filepath.Join(dir, name+".new")))
+				if name != "format" {
+					is.NoErr(plant(victim, filepath.Join(dir, name)))
+				}
+			}
+			url, end := inProcess(t, dir, "--max-event", "100")
+			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, portFile)))
+			is.Equal(readFile(t, dir, argsFile), `["--max-event=100","--port=0"]`+"\n")
+			log, err := end()
+			is.NoErr(err)
+			is.True(!strings.Contains(log, "WARN"))
+			b, err := os.ReadFile(victim)
+			is.NoErr(err)
+			is.Equal(string(b), "precious")
+		})
+	}
+}
+
+// TestArgsAreKept, but not what every start says anew, and none where there were none.
+func TestArgsAreKept(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	_, end := inProcess(t, dir, "-factory", "validated", "--allow-host", "a", "--allow-host=b", "--port-fallback")
+	is.Equal(readFile(t, dir, argsFile), `["--allow-host=a","--allow-host=b","--factory=validated","--port=0","--port-fallback"]`+"\n")
+	end()
+	readFile(t, dir, argsFile) // a clean end may be that of the machine
+	o, err := parse([]string{"--dir", dir, "--port-fallback"}, io.Discard)
+	is.NoErr(err)
+	is.Equal(len(o.own), 0)
+	is.NoErr(keepArgs(dir, o.own))
+	_, err = os.Stat(filepath.Join(dir, argsFile))
+	is.True(errors.Is(err, os.ErrNotExist))
+}
+
 // TestSignals: the first ends it cleanly, finishing what has begun; the second at once, unless it says once more that the terminal
 // has gone.
 func TestSignals(t *testing.T) {

@@ -14,7 +14,8 @@ import (
 // fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
 // "streams/orders.json". The crash tests have another implementation, in memory.
 type fsys interface {
-	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE and os.O_TRUNC may be added. A file that
+	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE and os.O_TRUNC may be added. With O_TRUNC what
+	// was there is not written into, but gone. A file that
 	// does not exist is fs.ErrNotExist.
 	open(path string, flag int) (file, error)
 	mkdir(path string) error            // no error where it exists
@@ -83,7 +84,16 @@ func (o *osFS) folder(name string) (*folder, error) {
 }
 
 func (o *osFS) open(path string, flag int) (file, error) {
+	new := flag&os.O_TRUNC != 0
+	if new {
+		flag = flag&^os.O_TRUNC | os.O_EXCL // what has its name may be a link to what is not ours, or a pipe
+	}
 	f, err := o.root.OpenFile(path, flag, 0o600)
+	if new && errors.Is(err, fs.ErrExist) {
+		if err = o.root.Remove(path); err == nil {
+			f, err = o.root.OpenFile(path, flag, 0o600)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
