@@ -22,8 +22,9 @@ import (
 // A Client speaks to a server that serves NewHandler's routes. With a URL its zero value is ready to use, from many
 // goroutines at once.
 type Client struct {
-	URL  string       // of the server, such as http://127.0.0.1:3000
-	HTTP *http.Client // nil is one of this package's own; its Timeout must be 0
+	URL   string       // of the server, such as http://127.0.0.1:3000
+	HTTP  *http.Client // nil is one of this package's own; its Timeout must be 0
+	Token string       // sent as a bearer token, unless it is empty
 }
 
 // ownHTTP keeps as many connections as were in use at once, for there is one server.
@@ -158,6 +159,9 @@ func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 		return nil, fmt.Errorf("%w server URL %q: %w", streamlib.ErrInvalid, c.URL, err)
 	}
 	maps.Copy(req.Header, q.header)
+	if c.Token != "" {
+		req.Header["Authorization"] = []string{"Bearer " + c.Token}
+	}
 	resp, err := cmp.Or(c.HTTP, ownHTTP).Do(req)
 	if err != nil {
 		return nil, err

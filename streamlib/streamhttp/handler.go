@@ -31,12 +31,18 @@ type Config struct {
 	Log        *slog.Logger // for the causes of answers 500; nil discards
 	Health     Health       // what /healthz tells
 	AllowHosts []string     // names that requests may be for, beside localhost and loopback addresses; ports are ignored
+
+	// Access says who may do what; nil trusts whoever reaches the handler.
+	Access Access
+	// Local tells whether the sender of a request may know Health's PID, Dir and Args. Nil is anyone on the same machine, or
+	// with Access nobody: what a proxy passes on comes from the same machine, too.
+	Local func(r *http.Request) bool
 }
 
 // Health is what a server tells of itself at /healthz.
 type Health struct {
 	Status    string    `json:"status"`        // empty in a Config is "ok"
-	PID       int       `json:"pid,omitempty"` // this, Dir and Args are told to clients on the same machine only
+	PID       int       `json:"pid,omitempty"` // this, Dir and Args are told to whom Config.Local says
 	Dir       string    `json:"dir,omitempty"`
 	Version   string    `json:"version"`
 	Storage   string    `json:"storage"`
@@ -64,6 +70,9 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	h.handle("/streams/{name}", methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove})
 	h.handle("/streams/{name}/events", methods{"GET": h.read, "HEAD": h.read})
 	h.handle("/healthz", methods{"GET": h.health, "HEAD": h.health})
+	if h.Access != nil {
+		h.handle("/session", methods{"POST": h.session, "DELETE": h.session})
+	}
 	h.mux.Handle("/", h.route(h.unknown))
 	return h
 }
@@ -86,7 +95,7 @@ type methods map[string]route
 func (h *handler) handle(path string, m methods) {
 	named := strings.Contains(path, "{name}")
 	for method, route := range m {
-		h.mux.Handle(method+" "+path, h.route(func(w http.ResponseWriter, r *http.Request, name string) error {
+		h.mux.Handle(method+" "+path, h.route(h.guard(path, method, func(w http.ResponseWriter, r *http.Request, name string) error {
 			if err := streamlib.CheckName(name); named && err != nil {
 				return err
 			}
@@ -94,7 +103,7 @@ func (h *handler) handle(path string, m methods) {
 				w.Header()["Cache-Control"] = noCache
 			}
 			return route(w, r, name)
-		}))
+		})))
 	}
 	allow := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 	h.mux.Handle(path, h.route(func(w http.ResponseWriter, r *http.Request, _ string) error {
@@ -185,6 +194,9 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Tail != "" {
 		setTail(w.Header(), p.Tail)
 	}
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", challenge(r))
+	}
 	if code == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
@@ -208,14 +220,22 @@ func setTail(h http.Header, tail string) {
 	h["Stream-Next-Offset"] = []string{tail}
 }
 
-// health tells who this is. A request that a proxy on this machine passed on is not from this machine.
+// local tells whether r's sender may know all of Health. A request that a proxy on this machine passed on is not from this machine.
+func (h *handler) local(r *http.Request) bool {
+	if h.Local != nil || h.Access != nil {
+		return h.Local != nil && h.Local(r)
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header["Forwarded"] == nil && r.Header["X-Forwarded-For"] == nil
+}
+
+// health tells who this is.
 func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error {
 	if _, err := parameters(r); err != nil {
 		return err
 	}
 	health := h.Health
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !from.Addr().Unmap().IsLoopback() || r.Header["Forwarded"] != nil || r.Header["X-Forwarded-For"] != nil {
+	if !h.local(r) {
 		health.PID, health.Dir, health.Args = 0, "", nil
 	}
 	answerJSON(w, http.StatusOK, health)
@@ -284,7 +304,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
 	if limit > 0 {
 		ask++ // one more tells whether there is a next page
 	}
-	names, err := h.streams.List(r.Context(), q.get("prefix"), q.get("after"), ask)
+	names, err := h.names(r, q.get("prefix"), q.get("after"), ask)
 	if err != nil {
 		return err
 	}

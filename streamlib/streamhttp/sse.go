@@ -103,7 +103,7 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 	events := h.streams.Subscribe(r.Context(), q.get("prefix")) // from here on; hence before the client hears of it
 	f := openFrames(w, r, "retry: 1000\n\n")
 	defer f.close()
-	h.frame(f, r, events, q["type"], false)
+	h.frame(f, r, readable(r, events), q["type"], false)
 	return nil
 }
 
