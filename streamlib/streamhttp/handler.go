@@ -34,6 +34,9 @@ type Config struct {
 
 	// Access says who may do what; nil trusts whoever reaches the handler.
 	Access Access
+	// AllowOrigins are the origins whose pages may read and write as the server's own may; "*", only with Access, is all of
+	// them for whoever sends a token. NewHandler panics where one is no Origin.
+	AllowOrigins []string
 	// Local tells whether the sender of a request may know Health's PID, Dir and Args. Nil is anyone on the same machine, or
 	// with Access nobody: what a proxy passes on comes from the same machine, too.
 	Local func(r *http.Request) bool
@@ -62,7 +65,9 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	if c.Health.Status == "" {
 		c.Health.Status = "ok"
 	}
+	c.AllowOrigins = slices.Clone(c.AllowOrigins)
 	h := &handler{Config: c, streams: m, hosts: map[string]bool{"localhost": true}}
+	h.trust()
 	for _, host := range c.AllowHosts {
 		h.hosts[hostname(host)] = true
 	}
@@ -122,6 +127,9 @@ func (h *handler) route(route route) http.HandlerFunc {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.share(w, r) {
+		return
+	}
 	if err := h.admit(w, r); err != nil {
 		h.fail(w, r, err)
 	} else if p := r.URL.EscapedPath(); path.Clean(p) != p {
@@ -139,10 +147,7 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 	if !h.allowed(r.Host) {
 		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
 	}
-	if err := h.origins.Check(r); err != nil {
-		return &Error{http.StatusForbidden, "a web page of another origin may not do this: " + err.Error()}
-	}
-	return nil
+	return h.sameOrigin(r)
 }
 
 // unknown answers what no pattern matches. The stream called "/" is among it: ServeMux takes a segment that is %2F alone for
