@@ -9,8 +9,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -264,31 +264,55 @@ func TestCheckpointsWait(t *testing.T) {
 	is.Equal(len(h.store.full), 0)
 }
 
-// A file that is closed to make room has no bytes that were not synced.
-func TestEvictedFileIsSynced(t *testing.T) {
+// Files are synced by checkpoints alone, those too that were closed to make room since.
+func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 	is := is.New(t)
 	h := scripted(t, Options{MaxOpen: 1})
 	is.NoErr(h.open())
-	for range 3 {
-		for _, s := range h.streams {
-			is.NoErr(h.append(s, h.sends(1), nil))
-			open := path(s.name)
-			is.True(slices.Equal(h.fs.loose(), []string{open}))
-			is.True(h.fs.handles <= 2) // with the journal
-		}
-	}
-	// Where that sync fails, nothing more is acknowledged.
+	ours := func(o op) bool { return strings.HasPrefix(o.path, streamsDir) || o.kind == "syncAll" }
 	h.watch = func(o op) outcome {
-		if o.kind == "sync" && strings.HasPrefix(o.path, streamsDir) {
-			return outcome{err: errors.New("bad sector")}
+		if strings.HasPrefix(o.kind, "sync") && ours(o) {
+			t.Errorf("%s %s", o.kind, o.path)
 		}
 		return outcome{}
 	}
-	is.NoErr(h.append(h.streams[0], h.sends(1), nil))
-	is.NoErr(h.last) // it is in the journal
-	is.NoErr(h.append(h.streams[1], h.sends(1), nil))
-	is.True(errors.Is(h.last, streamlib.ErrUnavailable))
-	is.NoErr(h.reopen(cold))
+	for range 3 {
+		for _, s := range h.streams {
+			is.NoErr(h.append(s, h.sends(1), nil))
+			is.True(h.fs.handles <= 2) // with the journal
+		}
+	}
+	h.watch = nil
+	is.Equal(len(h.fs.loose()), len(h.streams))
+	h.store.rotate()
+	is.True(h.store.checkpoint())
+	is.Equal(len(h.fs.loose()), 0)
+	is.Equal(len(h.store.unsynced), 0)
+	is.NoErr(h.reopen(power))
+}
+
+// What was lost of a file after it was closed is seen before its journal goes.
+func TestClosedFileIsLost(t *testing.T) {
+	for _, reached := range []effect{without, partly, wholly} {
+		is := is.New(t)
+		h := scripted(t, Options{MaxOpen: 1})
+		is.NoErr(h.open())
+		is.NoErr(h.append(h.streams[0], h.sends(3), nil))
+		h.watch = func(o op) outcome {
+			if o.kind == "close" && o.path == path("a") {
+				return outcome{err: syscall.EIO, effect: reached}
+			}
+			return outcome{}
+		}
+		is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+		is.NoErr(h.last) // it is in the journal
+		h.watch = nil
+		h.store.rotate()
+		is.True(!h.store.checkpoint())
+		is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+		is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+		is.NoErr(h.reopen(cold))
+	}
 }
 
 func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
@@ -513,32 +537,35 @@ func TestCheckpointDuringCreate(t *testing.T) {
 	is.NoErr(h.reopen(power))
 }
 
-func TestDeleteDuringEviction(t *testing.T) {
-	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 1})
-	is.NoErr(h.open())
-	a, b := h.streams[0], h.streams[1]
-	is.NoErr(h.append(a, h.sends(1), nil))
-	is.NoErr(h.append(b, h.sends(1), nil)) // not synced
-	deleted := false
-	h.watch = func(o op) outcome {
-		if o.kind == "sync" && o.path == path("b") {
-			h.watch = func(op) outcome { return outcome{} }
-			is.NoErr(h.remove(b))
-			deleted = true
+func TestDeleteWhileClosedFileIsSynced(t *testing.T) {
+	for _, kind := range []string{"open", "sync", "close"} {
+		is := is.New(t)
+		h := scripted(t, Options{MaxOpen: 1})
+		is.NoErr(h.open())
+		a, b := h.streams[0], h.streams[1]
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.append(b, h.sends(1), nil)) // which closes the other
+		h.store.rotate()
+		deleted := false
+		h.watch = func(o op) outcome {
+			if o.kind == kind && o.path == path("a") {
+				h.watch = nil
+				is.NoErr(h.remove(a))
+				is.NoErr(h.append(a, h.sends(2), nil))
+				deleted = true
+			}
+			return outcome{}
 		}
-		return outcome{}
+		is.True(h.store.checkpoint())
+		is.True(deleted)
+		is.NoErr(h.store.Close())
+		is.Equal(h.fs.handles, 0)
+		is.NoErr(h.reopen(power))
 	}
-	for range h.store.Read("a", 0, 1) { // in use
-		for range h.store.Read("b", 0, 1) { // and closed, to make room, by its reader
-		}
-	}
-	is.True(deleted)
-	is.NoErr(h.store.Close())
-	is.Equal(h.fs.handles, 0)
 }
 
-// Too few descriptors are no reason to fail: a checkpoint needs none.
+// Too few descriptors are no reason to fail: a checkpoint closes a file for the one that it needs, and where there is
+// none to close it has the word of the whole file system.
 func TestCheckpointWithoutDescriptors(t *testing.T) {
 	is := is.New(t)
 	h := scripted(t, Options{JournalSize: 1, MaxOpen: 1})
@@ -549,14 +576,17 @@ func TestCheckpointWithoutDescriptors(t *testing.T) {
 		}
 	}
 	h.watch = func(o op) outcome {
-		if o.kind == "open" || o.kind == "create" {
-			return outcome{err: os.ErrPermission}
+		if (o.kind == "open" || o.kind == "create") && h.fs.handles >= len(h.store.full)+1 {
+			return outcome{err: syscall.EMFILE}
 		}
 		return outcome{}
 	}
 	for range 9 {
 		is.True(h.store.checkpoint())
 	}
+	is.Equal(len(h.fs.loose()), 0)
+	h.watch = nil
+	is.NoErr(h.reopen(power))
 }
 
 // One file that must not be written is one stream that takes no appends.

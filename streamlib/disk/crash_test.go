@@ -271,6 +271,8 @@ type history struct {
 	watch   func(op) outcome // decides instead, where not nil
 	after   func() error     // each step of a script
 	last    error            // of the last append or deletion
+
+	outcomes []error // of appends that were made together
 }
 
 func newHistory(seed uint64, trace func(string, ...any)) *history {
@@ -340,6 +342,9 @@ func (h *history) before(o op) outcome {
 	}
 	if h.faults > 0 && h.rng.IntN(h.faults) == 0 {
 		errs := []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EMFILE, syscall.EROFS}
+		if h.store != nil && h.store.settling { // a full disk would wait for this checkpoint, which waits for it
+			errs = []error{syscall.EIO, syscall.EMFILE, syscall.EROFS}
+		}
 		out := outcome{err: errs[h.rng.IntN(len(errs))], effect: effect(h.rng.IntN(3))}
 		if o.kind == "sync" || o.kind == "syncDir" {
 			out.err = syscall.EIO
@@ -365,7 +370,7 @@ func (h *history) within(o op) {
 	switch t := h.streams[h.rng.IntN(len(h.streams))]; {
 	case h.doing == "checkpoint" && h.rng.IntN(2) == 0:
 		h.note(h.change(t))
-	case h.doing != "checkpoint" && h.doing != "close" && h.rng.IntN(2) == 0:
+	case h.doing != "checkpoint" && h.doing != "close" && !h.store.settling && h.rng.IntN(2) == 0:
 		h.trace("      checkpoint: %v", h.store.checkpoint())
 	case manager && h.doing != "delete":
 		h.note(h.read(t))
@@ -554,6 +559,8 @@ func (h *history) step() error {
 	switch h.rng.IntN(12) {
 	case 0:
 		return h.read(t)
+	case 3:
+		return h.together(t, h.streams[h.rng.IntN(len(h.streams))], h.streams[h.rng.IntN(len(h.streams))])
 	case 1, 2:
 		h.doing = "checkpoint"
 		done := h.store.checkpoint()
@@ -645,6 +652,60 @@ func (h *history) append(t *truth, w sent, ifTail *streamlib.Offset) error {
 		return a.refused()
 	}
 	return damaged(err)
+}
+
+// together appends to the streams in one commit.
+func (h *history) together(streams ...*truth) error {
+	nest, doing := h.nest, h.doing
+	defer func() { h.nest, h.doing = nest, doing }()
+	h.nest = 0
+	var batch []*request
+	var attempts []attempt
+	for i, t := range streams {
+		info, err := h.store.Stat(t.name)
+		if slices.Contains(streams[:i], t) || err != nil {
+			if err := damaged(err); err != nil {
+				return err
+			}
+			continue
+		}
+		w, at := h.sends(1+h.rng.IntN(3)), h.now()
+		if at.Before(info.UpdatedAt) {
+			at = info.UpdatedAt
+		}
+		r := &request{kind: adds, name: t.name}
+		for i, d := range w.data {
+			record, _ := streamlib.NewRecord(info.Tail+streamlib.Offset(i), t.name, json.RawMessage(d), at)
+			e, err := streamlib.ParseRecord(record)
+			if err != nil {
+				return err
+			}
+			r.events = append(r.events, e)
+		}
+		h.trace("append #%d to %s, with others: %d events", w.append, t.name, len(w.data))
+		batch, attempts = append(batch, r), append(attempts, t.appends(w.append, w.data))
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	h.nest, h.doing = nest, "append"
+	h.store.commit(batch)
+	h.manager = streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: h.now}) // that one had other tails
+	for i, r := range batch {
+		h.trace("  appended to %s:%s, %v", r.name, brief(r.events), r.err)
+		err := damaged(r.err)
+		switch {
+		case r.err == nil:
+			err = attempts[i].acknowledged(streamlib.Receipt{Events: r.events})
+		case promised(r.err):
+			err = attempts[i].refused()
+		}
+		if err != nil {
+			return err
+		}
+		h.outcomes = append(h.outcomes, r.err)
+	}
+	return nil
 }
 
 // promised tells whether the error promises that nothing was stored.

@@ -36,6 +36,7 @@ type crashFS struct {
 	handles int // files open
 	room    int64
 	limited bool // room counts
+	lost    bool // of a file that was closed, what syncAll would have made durable
 	noted   map[string]*inode
 }
 
@@ -228,7 +229,7 @@ func (c *crashFS) restart(k crash) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
-	c.down, c.handles, c.noted = false, 0, map[string]*inode{}
+	c.down, c.lost, c.handles, c.noted = false, false, 0, map[string]*inode{}
 	seen := map[*inode]bool{}
 	switch k {
 	case cold:
@@ -551,6 +552,9 @@ func (n *inode) settle() {
 func (c *crashFS) syncAll() error {
 	_, err := c.begin(c.now(), "syncAll", "")
 	defer c.mu.Unlock()
+	if c.lost {
+		c.lost, err = false, syscall.EIO
+	}
 	if err != nil {
 		return err
 	}
@@ -672,10 +676,7 @@ func (f *crashFile) sync() error {
 	case e == wholly:
 		f.n.settle()
 	case err != nil && !errors.Is(err, errDown):
-		for _, ch := range f.n.since {
-			f.n.disk.land(f.c.rng, ch, int(e))
-		}
-		f.n.since, f.n.synced = nil, f.n.disk.size
+		f.n.lose(f.c.rng, e)
 	}
 	return err
 }
@@ -686,12 +687,27 @@ func (f *crashFile) linked() (bool, error) {
 	return f.n.links > 0, err
 }
 
+// close that fails loses what was not synced, as when it is written back later, and the file has left the cache before
+// somebody asks.
 func (f *crashFile) close() error {
-	_, err := f.begin("close")
+	e, err := f.begin("close")
 	defer f.c.mu.Unlock()
-	if !f.closed && f.epoch == f.c.epoch {
-		f.closed = true
-		f.c.handles--
+	if f.closed || f.epoch != f.c.epoch {
+		return err
+	}
+	f.closed = true
+	f.c.handles--
+	if err != nil && !errors.Is(err, errDown) && len(f.n.since) > 0 {
+		f.n.lose(f.c.rng, e)
+		f.c.lost = true
 	}
 	return err
+}
+
+// lose leaves of what was not synced what reached the disk, and all of it clean.
+func (n *inode) lose(rng *rand.Rand, reached effect) {
+	for _, ch := range n.since {
+		n.disk.land(rng, ch, int(reached))
+	}
+	n.since, n.synced = nil, n.disk.size
 }

@@ -86,15 +86,31 @@
 //
 // Checkpoint, in the background, one journal at a time and in order:
 //
+//	syncfs(streams)                     on Linux, where one of them was closed with unsynced bytes since
 //	fdatasync(streams/s.json), …        for each stream that the journal names; replay would write the same
 //	fsync(streams)                      their names; from here on the journal is not needed
 //	unlink(journal/N)                   it may come back: all later ones are still there, and replaying them all is right
 //	fsync(journal)                      it is gone; only now may the next one go
 //
+// Files are synced here and, but for what is taken back, nowhere else: no append waits for a sync of another stream's
+// file. There may be more streams in use than a process may have files open, so a file is closed with unsynced bytes
+// in it where too many are, and opened again for its sync. Linux tells an error that it met in between, writing them
+// back, to who syncs the file next, but forgets it with the inode when memory is short. The file system does not
+// forget: syncfs tells of any error since a folder was opened, from version 5.8 on. It writes what others have on that
+// file system, too, and fails for an error that was theirs; so it is only called where a file was closed. Elsewhere
+// the sync of the file that was opened again has to do.
+//
 // Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced, new
 // files are removed and their folder is synced, then the journal is cut to where its zeros ended, the frame's place in them is zeros again,
 // the journal is synced, and then the append fails. A crash in between leaves either the frame, and replay applies what was not
-// acknowledged, or nothing.
+// acknowledged, or nothing. What failed for one stream alone (no inode for its file, a limit for files, somebody's
+// folder in its place) is one stream's failure: the others are written again, in a frame of their own in the same
+// place. After a file that could not be made, streams/.probe is made and removed before each frame; while that fails,
+// new streams are refused without one.
+//
+// Before the disk is called full it gets back what the journals take: the current one is left to its checkpoint, too,
+// all of them are checkpointed, and the commit begins a new one. So it is when a journal meets a limit for files, as
+// ulimit -f sets it.
 //
 // Convert, of a file {"events":[…]} of the first implementation, when its stream is first used:
 //

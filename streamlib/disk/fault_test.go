@@ -411,3 +411,91 @@ func TestFrameIsTakenBackFromBehindTheZeros(t *testing.T) {
 		}
 	}
 }
+
+// One stream's failure fails its appends and no other's, wherever the machine then ends.
+func TestOneFailureIsOne(t *testing.T) {
+	smallJournals(t)
+	for _, c := range []struct {
+		kind   string
+		err    error
+		effect effect
+		made   bool // the stream is there before
+	}{
+		{"create", syscall.ENOSPC, without, false},
+		{"create", syscall.EDQUOT, wholly, false},
+		{"create", syscall.EACCES, without, false},
+		{"create", syscall.EISDIR, without, false},
+		{"write", syscall.EFBIG, without, true},
+		{"write", syscall.EFBIG, partly, true},
+		{"write", syscall.EIO, wholly, true},
+		{"write", syscall.ENOSPC, partly, false},
+		{"write", syscall.EDQUOT, partly, true},
+	} {
+		for n := 0; ; n++ { // where the machine ends, 0 is not before the commit is over
+			down := n == 0
+			for end := kill; end <= power; end++ {
+				is := is.New(t)
+				h := scripted(t, Options{MaxOpen: 1})
+				is.NoErr(h.open())
+				a, b, c3 := h.streams[0], h.streams[1], &truth{name: "c", states: []*state{{}}}
+				h.streams = append(h.streams[:2], c3)
+				is.NoErr(h.append(a, h.sends(2), nil))
+				if c.made {
+					is.NoErr(h.append(b, h.sends(2), nil))
+				}
+				is.NoErr(h.read(a)) // closes the other
+				from := h.fs.ops
+				h.watch = func(o op) outcome {
+					if n > 0 && o.n == from+n {
+						down = true
+						return outcome{crash: true, effect: effect(n % 3)}
+					}
+					if o.kind == c.kind && o.path == path("b") {
+						return outcome{err: c.err, effect: c.effect}
+					}
+					return outcome{}
+				}
+				is.NoErr(h.together(a, b, c3))
+				if !h.fs.down {
+					is.NoErr(h.outcomes[0])
+					is.True(promised(h.outcomes[1]))
+					is.True(strings.Contains(h.outcomes[1].Error(), path("b")))
+					is.NoErr(h.outcomes[2])
+				}
+				is.NoErr(h.reopen(end))
+			}
+			if !down {
+				break
+			}
+		}
+	}
+}
+
+// While no file can be made, those that need one cost the others no frame.
+func TestNoFrameForWhatCannotBeMade(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	fails, syncs := true, 0
+	h.watch = func(o op) outcome {
+		switch {
+		case o.kind == "create" && fails:
+			return outcome{err: syscall.ENOSPC}
+		case o.kind == "sync":
+			syncs++
+		}
+		return outcome{}
+	}
+	is.NoErr(h.together(a, b))
+	syncs = 0
+	is.NoErr(h.together(a, b))
+	is.Equal(syncs, 1)
+	fails = false
+	is.NoErr(h.together(a, b))
+	for i, err := range h.outcomes {
+		is.Equal(errors.Is(err, streamlib.ErrFull), i == 1 || i == 3)
+	}
+	is.NoErr(h.reopen(power))
+}

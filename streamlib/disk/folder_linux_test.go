@@ -16,16 +16,6 @@ import (
 	"github.com/matryer/is"
 )
 
-func TestSmallDisk(t *testing.T) {
-	is := is.New(t)
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skip("no tmpfs can be mounted: ", err)
-	}
-	defer syscall.Unmount(dir, 0)
-	is.NoErr(fill(filepath.Join(dir, "data"), func(s *Store) error { return s.Delete("a") }))
-}
-
 func TestReadOnlyFolder(t *testing.T) {
 	is := is.New(t)
 	if os.Getuid() != 0 {

@@ -23,7 +23,7 @@ type fsys interface {
 	remove(path string) error           // fs.ErrNotExist where there is none
 	names(dir string) ([]string, error) // in any order
 	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
-	syncAll() error                     // makes everything durable that was written, by whomever
+	syncAll() error                     // makes all of it durable, or tells that some of it since openFS may not be
 	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a name in the
 	// streams' folder last came or went, zero where that is not known or a later change might have the same time.
 	reachable() (changed time.Time, err error)

@@ -19,11 +19,6 @@ func tryLock(f *os.File) error {
 
 func syncFolder(f *os.File) error { return f.Sync() }
 
-func (o *osFS) syncAll() error {
-	syscall.Sync()
-	return nil
-}
-
 func (f osFile) linked() (bool, error) {
 	info, err := f.Stat()
 	if err != nil {

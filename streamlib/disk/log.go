@@ -41,9 +41,9 @@ type log struct {
 
 	// The store's mu guards these.
 	refs   int
-	dirty  bool // has bytes that were not synced
-	writes int  // counts what makes it dirty
-	place  *list.Element
+	dirty  bool          // has bytes that were not synced
+	writes int           // counts what makes it dirty
+	place  *list.Element // among the idle ones, nil where it is none
 }
 
 func newLog(name string) *log {
@@ -63,15 +63,15 @@ func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
 }
 
 // open opens the stream's file, if it has one, and reads its last line.
-func (l *log) open(fsys fsys) (err error) {
+func (l *log) open(s *Store) (err error) {
 	defer func() {
 		if err != nil && l.file != nil {
 			l.file.close()
 			l.file = nil
 		}
 	}()
-	if l.file, l.readOnly, err = openAny(fsys, l.path); errors.Is(err, fs.ErrNotExist) {
-		l.file, err = adopt(fsys, l)
+	if l.file, l.readOnly, err = openAny(s.fs, l.path); errors.Is(err, fs.ErrNotExist) {
+		l.file, err = s.adopt(l)
 	}
 	if err != nil || l.file == nil {
 		return err
@@ -81,7 +81,7 @@ func (l *log) open(fsys fsys) (err error) {
 		if older, e := isOlderForm(l.file); e != nil {
 			return e
 		} else if older {
-			err = l.convert(fsys)
+			err = l.convert(s)
 		}
 	}
 	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
@@ -92,11 +92,11 @@ func (l *log) open(fsys fsys) (err error) {
 }
 
 // convert makes the open file, which has the older form, one of lines.
-func (l *log) convert(fsys fsys) error {
-	if err := convert(fsys, l.path, l.path, l.name); err != nil {
+func (l *log) convert(s *Store) error {
+	if err := s.convert(l.path, l.path, l.name); err != nil {
 		return err
 	}
-	f, readOnly, err := openAny(fsys, l.path)
+	f, readOnly, err := openAny(s.fs, l.path)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ const (
 	streamsDir = "streams"
 	journalDir = "journal"
 	formatFile = "format"
+	probeFile  = streamsDir + "/.probe"
 
 	suffix  = ".json"
 	maxStem = 220 // of the 255 bytes of a file name, less room for the suffixes of what recovery keeps

@@ -45,26 +45,26 @@ func hasOlder(fsys fsys, name string) (raw string, ok bool, err error) {
 
 // adopt opens the file that the first implementation kept under the stream's raw name, and gives it its own name. The file is
 // nil where there is none.
-func adopt(fsys fsys, l *log) (file, error) {
-	raw, ok, err := hasOlder(fsys, l.name)
+func (s *Store) adopt(l *log) (file, error) {
+	raw, ok, err := hasOlder(s.fs, l.name)
 	if err != nil || !ok {
 		return nil, err
 	}
-	if err := convert(fsys, raw, l.path, l.name); err != nil {
+	if err := s.convert(raw, l.path, l.name); err != nil {
 		return nil, err
 	}
-	return fsys.open(l.path, os.O_RDWR)
+	return s.fs.open(l.path, os.O_RDWR)
 }
 
 // convert makes the stream's file at to from the older form at from. The new file is whole and durable before it has its
 // name; until then from is as it was.
-func convert(fsys fsys, from, to, name string) (err error) {
+func (s *Store) convert(from, to, name string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("convert %s: %w", from, err)
 		}
 	}()
-	old, err := fsys.open(from, os.O_RDONLY)
+	old, err := s.fs.open(from, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func convert(fsys fsys, from, to, name string) (err error) {
 		return err
 	}
 	made := to + ".converting"
-	f, err := fsys.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -83,22 +83,22 @@ func convert(fsys fsys, from, to, name string) (err error) {
 	if err := rewrite(out, io.NewSectionReader(old, 0, size), from, name); err != nil {
 		return err
 	}
-	if err := errors.Join(out.Flush(), f.sync()); err != nil {
+	if err := errors.Join(out.Flush(), s.sync(made, f.sync)); err != nil {
 		return err
 	}
-	if err := fsys.rename(made, to); err != nil {
+	if err := s.fs.rename(made, to); err != nil {
 		return err
 	}
-	if err := fsys.syncDir(streamsDir); err != nil {
+	if err := s.syncStreams(); err != nil {
 		return err
 	}
 	if from == to {
 		return nil
 	}
-	if err := fsys.remove(from); err != nil {
+	if err := s.fs.remove(from); err != nil {
 		return err
 	}
-	return fsys.syncDir(streamsDir)
+	return s.syncStreams()
 }
 
 // rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are kept,

@@ -320,7 +320,7 @@ func (s *Store) convertAgain(l *log) error {
 	if err != nil || !older {
 		return err
 	}
-	err = convert(s.fs, from, l.path, l.name)
+	err = s.convert(from, l.path, l.name)
 	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
 		return nil // it is told when the journal finds nothing to continue
 	}

@@ -48,18 +48,23 @@ type Store struct {
 	number   uint64   // of the last journal there was
 	frames   uint64   // in it
 	round    uint64   // counts commits
+	gaveBack bool     // the open commit made the journals give back what they take
+	scarce   error    // why the last file that was to be made could not be
 	frame    []byte
 	changed  time.Time // what fsys.reachable said of the streams' folder
 
-	mu      sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
-	logs    map[string]*log
-	recent  *list.List // of logs, the last used first
-	full    []*journal // waiting for their checkpoint, in order
-	broken  error      // why there are no more appends: a sync failed, or the store was closed
-	failed  bool       // a sync did
-	syncs   int        // under way
-	work    *sync.Cond // full or broken changed
-	running sync.WaitGroup
+	mu   sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
+	logs map[string]*log
+	idle *list.List // of those that nobody has, the last used first
+	// unsynced names the streams whose file was closed with bytes that were not synced.
+	unsynced map[string]bool
+	full     []*journal // waiting for their checkpoint, in order
+	broken   error      // why there are no more appends: a sync failed, or the store was closed
+	failed   bool       // a sync did
+	syncs    int        // under way
+	settling bool       // a checkpoint is under way
+	work     *sync.Cond // any of these five changed
+	running  sync.WaitGroup
 }
 
 // request is what one commit can be asked for.
@@ -163,7 +168,7 @@ func newStore(root fsys, o Options) *Store {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{fs: root, options: o, logs: map[string]*log{}, recent: list.New()}
+	s := &Store{fs: root, options: o, logs: map[string]*log{}, idle: list.New(), unsynced: map[string]bool{}}
 	s.work = sync.NewCond(&s.mu)
 	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
 	return s
@@ -260,6 +265,14 @@ func refused(err error) error {
 	return classified(err)
 }
 
+// cause is what the operating system said, without the path.
+func cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
 func (s *Store) Append(name string, events []streamlib.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -288,6 +301,26 @@ func (s *Store) commit(batch []*request) {
 	for _, r := range batch {
 		r.err = errUnfinished
 	}
+	if batch[0].kind == ends {
+		s.end()
+		return
+	}
+	if err := s.usable(); err != nil {
+		for _, r := range batch {
+			r.err = err
+		}
+		return
+	}
+	s.gaveBack = false
+	for todo := [][]*request{batch}; len(todo) > 0; {
+		todo = append(s.attempt(todo[0]), todo[1:]...)
+	}
+}
+
+// attempt commits the batch in one frame. Where that cannot be and nothing of it was stored, it returns what is to be
+// tried again: all when the journals were given back to a full disk, a large frame's halves, the others where one
+// stream failed.
+func (s *Store) attempt(batch []*request) (again [][]*request) {
 	held := batch[:0:0]
 	defer func() {
 		for _, r := range held {
@@ -299,49 +332,66 @@ func (s *Store) commit(batch []*request) {
 			r.err = err
 		}
 	}
-	if batch[0].kind == ends {
-		s.end()
-		return
-	}
-	if err := s.usable(); err != nil {
-		for _, r := range batch {
-			r.err = err
-		}
-		return
+	if s.scarce != nil {
+		s.scarce = s.probe()
 	}
 	s.round++
 	frame := append(s.frame[:0], make([]byte, headerLen)...)
 	for _, r := range batch {
 		if r.err = s.prepare(r); r.err == nil && r.log != nil {
 			held = append(held, r)
+			r.err = errUnfinished
 			r.from = len(frame)
 			frame = r.appendLines(frame)
 			r.to = len(frame)
 		}
 	}
 	if len(held) == 0 {
-		return
+		return nil
 	}
 	if cap(frame) <= 1<<20 {
 		s.frame = frame
 	}
-	if err := s.begin(); err != nil {
-		if held[0].kind == deletes && classify(err) == streamlib.ErrFull && s.settled() {
-			fail(s.deleteAtOnce(held[0]))
-			return
-		}
-		fail(refused(err))
-		return
+	err := s.begin()
+	if err == nil {
+		err = s.write(frame, held[0].kind == deletes)
+	} else if err = refused(err); held[0].kind == deletes && errors.Is(err, streamlib.ErrFull) && s.settled() {
+		fail(s.deleteAtOnce(held[0]))
+		return nil
 	}
-	if err := s.write(frame, held[0].kind == deletes); err != nil {
+	switch full := errors.Is(err, streamlib.ErrFull); {
+	case full && s.giveBack(err):
+		return [][]*request{held}
+	case full && len(held) > 1 && int64(len(frame)) > growth: // a smaller one may have room
+		return slices.Collect(slices.Chunk(held, (len(held)+1)/2))
+	case err != nil:
 		fail(err)
-		return
+		return nil
 	}
-	for i, r := range held {
+	var failed, others []*request
+	for _, r := range held {
 		if err := s.apply(r, frame); err != nil {
-			fail(s.takeBack(held[:i+1], fmt.Errorf("%s: %w", r.log.path, err)))
-			return
+			r.err = fmt.Errorf("%s: %w", r.log.path, cause(err))
+			failed = append(failed, r)
+		} else {
+			others = append(others, r)
 		}
+	}
+	if len(failed) > 0 {
+		first := failed[0].err
+		if err := s.takeBack(held, first); err != nil {
+			fail(err)
+		} else if classify(first) == streamlib.ErrFull && !errors.Is(posix(first), syscall.EFBIG) && s.giveBack(first) {
+			again = [][]*request{held}
+		} else {
+			for _, r := range failed {
+				r.err = refused(r.err)
+			}
+			if len(others) > 0 {
+				again = [][]*request{others}
+			}
+		}
+		return again
 	}
 	s.journal.end += int64(len(frame))
 	s.journal.sequence++
@@ -353,6 +403,37 @@ func (s *Store) commit(batch []*request) {
 	if s.journal.end >= s.options.JournalSize || len(s.journal.names) >= s.options.MaxNames {
 		s.rotate()
 	}
+	return nil
+}
+
+// giveBack lets the disk have what the journals take, once a commit, where that is more than a new one would, or the
+// journal has come to a limit for files. It tells whether it did. This is the one time that an append waits for a
+// checkpoint.
+func (s *Store) giveBack(cause error) bool {
+	if s.gaveBack {
+		return false
+	}
+	if j := s.journal; j != nil && j.sequence > 1 && (j.allocated > growth || errors.Is(posix(cause), syscall.EFBIG)) {
+		s.rotate()
+	}
+	s.mu.Lock()
+	s.gaveBack = len(s.full) > 0
+	s.mu.Unlock()
+	for s.gaveBack && s.checkpoint() {
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gaveBack && len(s.full) == 0
+}
+
+// probe tells whether a file can be made in the streams' folder. After one that could not, it is asked before each
+// frame: those that would make one cost the others no frame that is taken back then.
+func (s *Store) probe() error {
+	f, err := s.fs.open(probeFile, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.close(), s.fs.remove(probeFile))
 }
 
 // usable tells why nothing can be committed.
@@ -418,6 +499,9 @@ func (s *Store) check(l *log, r *request) error {
 	}
 	if gone {
 		return fmt.Errorf("%w: somebody removed %s", streamlib.ErrUnavailable, l.path)
+	}
+	if !l.exists && s.scarce != nil {
+		return refused(fmt.Errorf("%s: %w", l.path, cause(s.scarce)))
 	}
 	if r.events[0].Offset != l.next {
 		return &streamlib.ConflictError{Stream: r.name, Tail: l.next, Want: r.events[0].Offset}
@@ -504,7 +588,11 @@ func (s *Store) write(frame []byte, deletes bool) error {
 	}
 	s.journal.seal(frame)
 	if err := s.journal.write(frame, room); err != nil {
-		return s.takeBack(nil, fmt.Errorf("%s: %w", s.journal.path, err))
+		err = fmt.Errorf("%s: %w", s.journal.path, cause(err))
+		if open := s.takeBack(nil, err); open != nil {
+			return open
+		}
+		return refused(err)
 	}
 	if s.options.NoSync {
 		return nil
@@ -516,9 +604,8 @@ func (s *Store) write(frame []byte, deletes bool) error {
 	return nil
 }
 
-// takeBack undoes the frame that was written last and what of it was applied, durably, and returns the cause as the error of a
-// request that stored nothing. Where that fails, too, the outcome is open and the store fails; the frame then stays, so that
-// the next start has all of it or nothing.
+// takeBack undoes the frame that was written last and what of it was applied, durably. Where that fails, too, the
+// outcome is open and the store fails; the frame then stays, so that the next start has all of it or nothing.
 func (s *Store) takeBack(applied []*request, cause error) error {
 	var err error
 	var made []*log // for this frame
@@ -542,7 +629,7 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 		}
 	}
 	if len(made) > 0 {
-		err = errors.Join(err, s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) }))
+		err = errors.Join(err, s.syncStreams())
 	}
 	if err == nil {
 		err = s.journal.undo()
@@ -555,9 +642,9 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 		return fmt.Errorf("%v; taking it back: %v", cause, err)
 	}
 	for _, l := range made {
-		s.drop(l)
+		s.discard(l)
 	}
-	return refused(cause)
+	return nil
 }
 
 // fail ends all appending: after a failed sync nobody knows what is on the disk. The next start finds out, from the journal.
@@ -581,6 +668,7 @@ func (s *Store) apply(r *request, frame []byte) error {
 	if !l.exists {
 		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 		if err != nil {
+			s.scarce = err
 			return err
 		}
 		l.mu.Lock()
@@ -623,8 +711,7 @@ func (s *Store) deleteAtOnce(r *request) error {
 	if err := removeStream(s.fs, r.name); err != nil {
 		return err
 	}
-	if err := s.fs.syncDir(streamsDir); err != nil {
-		s.fail(err)
+	if err := s.syncStreams(); err != nil {
 		return err
 	}
 	s.publish(r)
@@ -634,10 +721,7 @@ func (s *Store) deleteAtOnce(r *request) error {
 // publish lets readers see what r did.
 func (s *Store) publish(r *request) {
 	if r.kind == deletes {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		r.log.dirty = false
-		s.forget(r.log)
+		s.discard(r.log)
 		return
 	}
 	last := r.events[len(r.events)-1]
@@ -654,50 +738,65 @@ func (s *Store) acquire(name string) (*log, error) {
 			return nil, err
 		}
 		l = newLog(name)
-		l.place = s.recent.PushFront(l)
 		s.logs[name] = l
-	} else {
-		s.recent.MoveToFront(l.place)
 	}
-	l.refs++
+	s.hold(l)
 	s.mu.Unlock()
-	l.opening.Do(func() { l.err = l.open(s.fs) })
+	l.opening.Do(func() {
+		for l.err = l.open(s); outOfDescriptors(l.err) && s.evictOne(); l.err = l.open(s) {
+		}
+	})
 	if l.err != nil {
-		s.drop(l)
+		s.mu.Lock()
+		s.forget(l)
+		s.mu.Unlock()
 		s.release(l)
 		return nil, l.err
 	}
 	return l, nil
 }
 
-// drop makes the log one that nobody finds; who has it keeps it.
-func (s *Store) drop(l *log) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(l)
+// hold counts one more user of the log. The caller holds mu.
+func (s *Store) hold(l *log) {
+	if l.refs++; l.place != nil {
+		s.idle.Remove(l.place)
+		l.place = nil
+	}
 }
 
 // pin lets the log stay what it is until the next start.
 func (s *Store) pin(l *log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.refs++
+	s.hold(l)
 }
 
+// discard forgets the log of a file that was removed.
+func (s *Store) discard(l *log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.dirty = false
+	delete(s.unsynced, l.name)
+	s.forget(l)
+}
+
+// forget makes the log one that nobody finds; who has it keeps it. The caller holds mu.
 func (s *Store) forget(l *log) {
-	if s.logs[l.name] == l {
-		delete(s.logs, l.name)
-		s.recent.Remove(l.place)
+	if s.logs[l.name] != l {
+		return
+	}
+	delete(s.logs, l.name)
+	if l.dirty && !s.options.NoSync {
+		s.unsynced[l.name] = true
 	}
 }
 
-// release gives the log back. The files that are then too many are closed, those without unsynced bytes first. A file with
-// some is synced before, or an error of the disk could go unseen, and found until then, or a checkpoint could miss them.
+// release gives the log back. Of those that nobody has then, the ones that were not used for longest are closed where
+// too many are open; readers that are stuck may take half of what may be open from the others, and no more.
 func (s *Store) release(l *log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.refs--
-	if l.refs > 0 {
+	if l.refs--; l.refs > 0 {
 		return
 	}
 	if l.file == nil || l.corrupt != nil || l.readOnly {
@@ -705,38 +804,37 @@ func (s *Store) release(l *log) {
 	}
 	if s.logs[l.name] != l {
 		s.shut(l)
+		return
 	}
-	for len(s.logs) > s.options.MaxOpen {
-		old := s.idle(false)
-		if old == nil {
-			if old = s.idle(true); old == nil || s.failed {
-				return
-			}
-			old.refs++
-			s.mu.Unlock()
-			err := s.syncFile(old)
-			s.mu.Lock()
-			if old.refs--; old.refs == 0 && s.logs[old.name] != old {
-				s.shut(old) // it was deleted in the meantime
-			}
-			if err != nil {
-				return
-			}
-			continue
-		}
-		s.forget(old)
-		s.shut(old)
+	l.place = s.idle.PushFront(l)
+	for len(s.logs) > s.options.MaxOpen && s.idle.Len() > s.options.MaxOpen/2 {
+		s.evict()
 	}
 }
 
-// idle returns the log that was not used for longest, nil where all are in use. The caller holds mu.
-func (s *Store) idle(dirty bool) *log {
-	for e := s.recent.Back(); e != nil; e = e.Prev() {
-		if l := e.Value.(*log); l.refs == 0 && l.dirty == dirty {
-			return l
-		}
+// outOfDescriptors tells whether err says that the process, or the machine, has as many files open as it may.
+func outOfDescriptors(err error) bool {
+	err = posix(err)
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+func (s *Store) evictOne() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.evict()
+}
+
+// evict closes the idle log that was not used for longest, and tells whether there is one. The caller holds mu.
+func (s *Store) evict() bool {
+	last := s.idle.Back()
+	if last == nil {
+		return false
 	}
-	return nil
+	l := s.idle.Remove(last).(*log)
+	l.place = nil
+	s.forget(l)
+	s.shut(l)
+	return true
 }
 
 // syncFile makes durable what was written to the log so far. The caller has acquired it.
@@ -774,10 +872,16 @@ func (s *Store) sync(path string, sync func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.syncs--
+	s.work.Broadcast()
 	return err
 }
 
-// errBusy says that a checkpoint is to be tried again.
+// syncStreams makes the streams' names durable.
+func (s *Store) syncStreams() error {
+	return s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) })
+}
+
+// errBusy says that a checkpoint is to be tried again, when the sync that is under way has ended.
 var errBusy = errors.New("a sync is under way")
 
 // idleAndWell tells whether what was synced so far is durable.
@@ -816,25 +920,38 @@ func (s *Store) rotate() {
 func (s *Store) checkpoints() {
 	for {
 		s.mu.Lock()
-		for len(s.full) == 0 && s.broken == nil {
+		for (len(s.full) == 0 || s.syncs > 0) && s.broken == nil {
 			s.work.Wait()
 		}
+		done := len(s.full) == 0 && s.broken != nil || s.failed
 		s.mu.Unlock()
-		if !s.checkpoint() {
+		if done {
 			return
 		}
+		s.checkpoint()
 	}
 }
 
-// checkpoint makes durable what the oldest full journal names, and removes it. It tells whether it did.
+// checkpoint makes durable what the oldest full journal names, and removes it, after the one that is under way. It
+// tells whether there may be more to do.
 func (s *Store) checkpoint() bool {
 	s.mu.Lock()
+	for s.settling {
+		s.work.Wait()
+	}
 	if len(s.full) == 0 || s.failed {
 		s.mu.Unlock()
 		return false
 	}
 	j, waiting := s.full[0], len(s.full)-1
+	s.settling = true
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.settling = false
+		s.work.Broadcast()
+	}()
 	start := time.Now()
 	if err := s.settle(j); err == errBusy {
 		return true
@@ -864,12 +981,18 @@ func (s *Store) settle(j *journal) error {
 			}
 		}
 	} else {
-		for _, name := range slices.Sorted(maps.Keys(j.names)) {
+		names := slices.Sorted(maps.Keys(j.names))
+		if syncAllTells && s.anyUnsynced(names) {
+			if err := s.sync(streamsDir, s.fs.syncAll); err != nil {
+				return err
+			}
+		}
+		for _, name := range names {
 			if err := s.syncLog(name); err != nil {
 				return err
 			}
 		}
-		if err := s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) }); err != nil {
+		if err := s.syncStreams(); err != nil {
 			return err
 		}
 	}
@@ -887,18 +1010,51 @@ func removeJournal(fsys fsys, path string) error {
 	return fsys.syncDir(journalDir)
 }
 
-// syncLog syncs the stream's file where it is open: else it was synced before it was closed, or it is deleted.
+// anyUnsynced tells whether a file of one of the streams was closed with bytes that were not synced.
+func (s *Store) anyUnsynced(names []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.unsynced) > 0 && slices.ContainsFunc(names, func(name string) bool { return s.unsynced[name] })
+}
+
+// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed.
 func (s *Store) syncLog(name string) error {
 	s.mu.Lock()
-	l := s.logs[name]
-	if l == nil {
-		s.mu.Unlock()
-		return nil
+	l, closed := s.logs[name], s.unsynced[name]
+	delete(s.unsynced, name)
+	if l != nil {
+		s.hold(l)
 	}
-	l.refs++
 	s.mu.Unlock()
-	defer s.release(l)
-	return s.syncFile(l)
+	if l != nil {
+		defer s.release(l)
+		if err := s.syncFile(l); err != nil {
+			return err
+		}
+	}
+	if closed {
+		return s.syncClosed(name)
+	}
+	return nil
+}
+
+// syncClosed syncs a file that was closed with bytes that were not. Who cannot open it now has the word of syncAll for
+// them.
+func (s *Store) syncClosed(name string) error {
+	f, _, err := openAny(s.fs, path(name))
+	for outOfDescriptors(err) && s.evictOne() {
+		f, _, err = openAny(s.fs, path(name))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // it is deleted
+		return nil
+	case err != nil && syncAllTells:
+		s.options.Log.Warn("a file was synced with all others, for it cannot be opened", "file", path(name), "error", err)
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(s.sync(path(name), f.sync), f.close())
 }
 
 func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
