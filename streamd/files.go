@@ -18,24 +18,31 @@ import (
 // The files in the folder that say where its server is, and how it was started. The folder may be somebody else's, so no link that
 // stands there is followed, and what is no file is not opened.
 const (
-	pidFile  = "daemon.pid"
-	portFile = "daemon.port"
-	argsFile = "daemon.args"
+	pidFile    = "daemon.pid"
+	portFile   = "daemon.port"
+	argsFile   = "daemon.args"
+	secretFile = "daemon.secret"
 )
 
 // hints are the pid and port files of this process. Whoever writes or removes them has the folder's lock.
 type hints struct {
 	dir       string
 	pid, port int
+	secret    string // of who may use the folder; "" where no such is needed
 }
 
 func pidFiles(dir string, l net.Listener) hints {
-	return hints{dir, os.Getpid(), l.Addr().(*net.TCPAddr).Port}
+	return hints{dir: dir, pid: os.Getpid(), port: l.Addr().(*net.TCPAddr).Port}
 }
 
-// write makes both files, each by a rename, the port first: where there is a pid there is a port.
-func (h hints) write() error {
-	return errors.Join(writeNumber(h.dir, portFile, h.port), writeNumber(h.dir, pidFile, h.pid))
+// write makes the files, each by a rename, the port before the pid: where there is a pid there is a port.
+func (h hints) write() (err error) {
+	if h.secret == "" {
+		os.Remove(filepath.Join(h.dir, secretFile)) // of one before that crashed
+	} else {
+		err = replace(h.dir, secretFile, []byte(h.secret+"\n"))
+	}
+	return errors.Join(err, writeNumber(h.dir, portFile, h.port), writeNumber(h.dir, pidFile, h.pid))
 }
 
 // remove removes the files unless they name another process: the folder may have been replaced under this one.
@@ -43,6 +50,7 @@ func (h hints) remove() {
 	if pid, err := readNumber(h.dir, pidFile); err == nil && pid == h.pid {
 		os.Remove(filepath.Join(h.dir, pidFile))
 		os.Remove(filepath.Join(h.dir, portFile))
+		os.Remove(filepath.Join(h.dir, secretFile))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
 // defaultPort is a variable so that tests can build a streamd that leaves port 3000 alone.
@@ -32,7 +33,10 @@ that is in the folder, and repair cuts off what is damaged; each has its own --h
   --sync always|none   whether an answer to an append means that the disk has it (always)
   --max-event BYTES    the limit for one event's data (1048576)
   --allow-host NAME    answer requests for this host name too; may be repeated
-  --insecure-no-auth   allow a --host that other machines reach
+  --allow-origin URL   let the pages of this origin read and write; may be repeated
+  --tokens FILE        ask for a token of this file: see streamctl token create --help
+  --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
+  --insecure-no-auth   allow a --host that other machines reach without tokens
   --check              say whether the other flags are right, and end
   --version            print the version
   --help               print this
@@ -55,7 +59,10 @@ type options struct {
 	sync         string
 	maxEvent     int
 	allowHosts   []string
-	insecure     bool
+	allowOrigins []string
+	tokens       string // absolute, "" where none are wanted
+	insecure     bool   // without tokens
+	plain        bool   // without TLS
 }
 
 // factories are what --factory can name.
@@ -85,6 +92,12 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		o.allowHosts = append(o.allowHosts, name)
 		return nil
 	})
+	f.Func("allow-origin", "", func(origin string) error {
+		o.allowOrigins = append(o.allowOrigins, origin)
+		return nil
+	})
+	f.StringVar(&o.tokens, "tokens", "", "")
+	f.BoolVar(&o.plain, "insecure-no-tls", false, "")
 	f.BoolVar(&o.insecure, "insecure-no-auth", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.BoolVar(&version, "version", false, "")
@@ -122,12 +135,54 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	case o.maxEvent < 1 || o.maxEvent > streamlib.MaxBatch:
 		err = fmt.Errorf("--max-event %d: it is a number of bytes from 1 to %d", o.maxEvent, streamlib.MaxBatch)
 	}
+	if err == nil {
+		err = checkOrigins(o)
+	}
+	f.Visit(func(f *flag.Flag) {
+		if err == nil && f.Name == "tokens" {
+			err = o.absTokens()
+		}
+	})
 	if err != nil {
 		return o, usageError{err}
 	}
 	o.own = chosen(f, o)
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
+}
+
+// absTokens makes the path of the tokens one that holds for who starts this server again, from another folder.
+func (o *options) absTokens() (err error) {
+	if o.tokens == "" {
+		return errors.New("--tokens is empty")
+	}
+	if o.tokens, err = filepath.Abs(o.tokens); err != nil {
+		return err
+	}
+	o.args = slices.Clone(o.args)
+	for i, arg := range o.args {
+		name, _, valued := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-"), "=")
+		switch {
+		case name != "tokens" || arg[0] != '-':
+		case valued:
+			o.args[i] = "--tokens=" + o.tokens
+		case i+1 < len(o.args):
+			o.args[i+1] = o.tokens
+		}
+	}
+	return nil
+}
+
+func checkOrigins(o options) error {
+	for _, origin := range o.allowOrigins {
+		if origin == "*" && o.tokens == "" {
+			return errors.New("--allow-origin * would let every web page read and write; it goes with --tokens alone")
+		}
+		if _, err := streamhttp.Origin(origin); err != nil && origin != "*" {
+			return fmt.Errorf("--allow-origin: %w", err)
+		}
+	}
+	return nil
 }
 
 // chosen returns the flags that were given, without those that say nothing of how the server is.
@@ -140,9 +195,13 @@ func chosen(f *flag.FlagSet, o options) (args []string) {
 			for _, host := range o.allowHosts {
 				args = append(args, "--allow-host="+host)
 			}
+		case "allow-origin":
+			for _, origin := range o.allowOrigins {
+				args = append(args, "--allow-origin="+origin)
+			}
 		default:
 			ported = ported || f.Name == "port"
-			args = append(args, "--"+f.Name+"="+f.Value.String())
+			args = append(args, "--"+f.Name+"="+f.Value.String()) // that of tokens is absolute by now
 		}
 	})
 	if ported && o.portFallback {

@@ -13,7 +13,10 @@
 //	  --sync always|none   whether an answer to an append means that the disk has it (always)
 //	  --max-event BYTES    the limit for one event's data (1048576)
 //	  --allow-host NAME    answer requests for this host name too; may be repeated
-//	  --insecure-no-auth   allow a --host that other machines reach: who reaches it can read, write and delete
+//	  --allow-origin URL   let the pages of this origin read and write; may be repeated
+//	  --tokens FILE        ask for a token of this file: see streamctl token create --help
+//	  --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
+//	  --insecure-no-auth   allow a --host that other machines reach without tokens: who reaches it can read, write and delete
 //	  --check              say whether the other flags are right, and end
 //	  --version            print the version
 //	  --help               print this
@@ -28,7 +31,12 @@
 // folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof. The file
 // daemon.args has the flags that were given, --dir excepted, for streamctl to start the server with them again when it has to.
 //
-// SIGTERM, SIGINT and SIGHUP, unless that was ignored from the start, end it cleanly within 5 seconds: subscriptions end first,
+// With --tokens every request but GET /healthz needs a token, those from this machine too; package streamhttp/tokens has the form of
+// the file. It is read again when it changes, and on SIGHUP. The folder then has two files more: session.key signs the cookies of
+// pages, and daemon.secret, new at each start, is how streamctl gets to know from /healthz what others are not told: pid, folder
+// and flags.
+//
+// SIGTERM, SIGINT and, without --tokens or when its terminal closes, SIGHUP, unless that was ignored from the start, end it cleanly within 5 seconds: subscriptions end first,
 // requests that have begun are finished, also those whose body is still to come, unless that takes longer; and what was appended is
 // left in a form that needs no recovery. A second signal, other than SIGHUP, ends it at once, and loses nothing that was acknowledged.
 //
@@ -43,6 +51,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/iterate/durable-streams/streamlib/disk"
@@ -74,6 +83,12 @@ func signalled() context.Context {
 	}
 	go func() {
 		first := <-signals
+		for first == syscall.SIGHUP {
+			if reload := onHangup.Load(); reload == nil || !(*reload)() {
+				break
+			}
+			first = <-signals
+		}
 		signal.Ignore(syscall.SIGHUP) // a terminal that closes sends it more than once
 		signal.Stop(signals)          // before anybody sees the end begin
 		end(fmt.Errorf("signal: %v", first))
@@ -85,6 +100,9 @@ func signalled() context.Context {
 	}()
 	return ctx
 }
+
+// onHangup is what SIGHUP does where it does not end the server: it tells whether that is so.
+var onHangup atomic.Pointer[func() bool]
 
 // A usageError is the caller's: a flag that does not exist, a value that it does not take.
 type usageError struct{ error }

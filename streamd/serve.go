@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +12,13 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
 )
 
 const (
@@ -40,6 +43,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // serve is flags → storage → manager → routes → listener.
 func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (err error) {
 	ip, err := address(o)
+	if err == nil && o.tokens != "" {
+		_, err = tokens.Read(o.tokens)
+	}
 	if err != nil || o.check {
 		return err
 	}
@@ -51,6 +57,13 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	}
 	defer func() { err = cmp.Or(err, storage.Close()) }()
 
+	var access *tokens.File
+	if o.tokens != "" {
+		if access, err = openTokens(o, log); err != nil {
+			return err
+		}
+		defer access.Close()
+	}
 	listeners, url, err := listen(ctx, ip, o.port, o.portFallback)
 	if err != nil {
 		return err
@@ -60,9 +73,15 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		StartedAt: time.Now().UTC(), Args: o.args,
 	}
 	manager := streamlib.NewManager(storage, o.factory, streamlib.Options{MaxEvent: o.maxEvent, Log: log})
-	handler := streamhttp.NewHandler(manager, streamhttp.Config{
-		MaxEvent: o.maxEvent, Log: log, Health: health, AllowHosts: append(o.allowHosts, o.host),
-	})
+	config := streamhttp.Config{
+		MaxEvent: o.maxEvent, Log: log, Health: health, AllowHosts: append(o.allowHosts, o.host), AllowOrigins: o.allowOrigins,
+	}
+	files := pidFiles(o.dir, listeners[0])
+	if access != nil {
+		files.secret = rand.Text()
+		config.Access, config.Local = access, func(r *http.Request) bool { return hasSecret(r, files.secret) }
+	}
+	handler := streamhttp.NewHandler(manager, config)
 	base, endSubscriptions := context.WithCancel(context.Background())
 	defer endSubscriptions()
 	server := streamhttp.NewServer(base, handler, log)
@@ -71,7 +90,6 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		go func() { ended <- server.Serve(l) }()
 	}
 
-	files := pidFiles(o.dir, listeners[0])
 	if err := files.write(); err != nil {
 		log.Warn("streamctl will not find this server by its folder", "error", err)
 	}
@@ -128,9 +146,15 @@ func address(o options) (*net.IPAddr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--host %q: %w", host, err)
 	}
-	if !ip.IP.IsLoopback() && !o.insecure {
-		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it can read, "+
-			"write and delete; if that is meant, add --insecure-no-auth", host)}
+	switch {
+	case ip.IP.IsLoopback():
+	case o.tokens == "" && !o.insecure:
+		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it could read, write and delete: "+
+			"make a token with streamctl token create NAME --can write --file FILE, and start it with --tokens FILE; "+
+			"or if that is meant, add --insecure-no-auth", host)}
+	case o.tokens != "" && !o.plain:
+		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and tokens would cross the network as they are: "+
+			"put a proxy with TLS in front, and add --insecure-no-tls; one on this machine needs no --host", host)}
 	}
 	return ip, nil
 }
@@ -166,7 +190,11 @@ func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (lis
 // warn says at the start what was chosen that the default promises do not cover.
 func warn(log *slog.Logger, o options, l net.Listener) {
 	if addr, ok := l.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
-		log.Warn("whoever reaches this address can read, write and delete: --insecure-no-auth", "address", addr.String())
+		if o.tokens == "" {
+			log.Warn("whoever reaches this address can read, write and delete: --insecure-no-auth", "address", addr.String())
+		} else {
+			log.Warn("tokens cross the network as they are, unless a proxy encrypts: --insecure-no-tls", "address", addr.String())
+		}
 	}
 	switch {
 	case o.storage == "memory":
@@ -199,7 +227,8 @@ func ask(ctx context.Context, dir string) (url string, health streamhttp.Health,
 		return "", health, err
 	}
 	url = fmt.Sprintf("http://127.0.0.1:%d", port)
-	client := streamhttp.Client{URL: url, HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	secret, _ := read(dir, secretFile)
+	client := streamhttp.Client{URL: url, Token: strings.TrimSpace(string(secret)), HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	if health, err = client.Health(ctx); err != nil {
 		return "", health, err
 	}

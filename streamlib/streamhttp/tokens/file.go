@@ -102,14 +102,8 @@ func (f *File) load() (os.FileInfo, error) {
 	if err == nil && now != nil && f.said == "" && bytes.Equal(text, f.text) {
 		return info, nil
 	}
-	var tokens []Token
-	if err == nil {
-		if tokens, err = Parse(text); err == nil && len(tokens) == 0 {
-			err = errors.New("it has no token")
-		}
-	}
+	tokens, err := parseFile(f.path, text, err)
 	if err != nil {
-		err = fmt.Errorf("tokens file %s: %w", f.path, err)
 		if now != nil && f.said != err.Error() {
 			f.said = err.Error()
 			f.log.Error("the tokens from before stay in force", "error", err)
@@ -127,6 +121,25 @@ func (f *File) load() (os.FileInfo, error) {
 		f.log.Info("tokens read again", "file", f.path, "tokens", len(tokens))
 	}
 	return info, nil
+}
+
+// Read returns the tokens of a file as Open does, and watches nothing.
+func Read(path string) ([]Token, error) {
+	text, _, err := read(path)
+	return parseFile(path, text, err)
+}
+
+func parseFile(path string, text []byte, err error) (tokens []Token, _ error) {
+	if err == nil {
+		tokens, err = Parse(text)
+	}
+	if err == nil && len(tokens) == 0 {
+		err = errors.New("it has no token")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tokens file %s: %w", path, err)
+	}
+	return tokens, nil
 }
 
 // read returns a file that its owner alone can read.
