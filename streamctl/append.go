@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -71,9 +74,9 @@ func streamAppend(ctx context.Context, c *call) error {
 	}
 	receipt, err := c.append(ctx, client.Stream(name), b, false)
 	if err != nil {
-		return c.explain(name, err)
+		return c.explain(name, fmt.Errorf("append %q: %w", name, reason(name, nobodyThere(err))))
 	}
-	return c.printEvents(receipt.Events)
+	return unprinted(name, len(receipt.Events), c.printEvents(receipt.Events))
 }
 
 // message returns the event of --message.
@@ -107,10 +110,20 @@ func valid(data []byte) error {
 // does so only if somebody has answered before.
 func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch, answered bool) (streamlib.Receipt, error) {
 	deadline := time.Now().Add(retryTime)
-	told := false
+	told, left := false, false
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		receipt, err := s.Append(ctx, b)
-		if err == nil || b.Key == "" || refused(err) || !answered && unreachable(err) || time.Now().After(deadline) {
+		if err == nil {
+			return receipt, nil
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		left = left || leftOpen(err)
+		if b.Key == "" || refused(err) || !answered && unreachable(err) || ctx.Err() != nil || time.Now().After(deadline) {
+			if left && !refused(err) {
+				err = openError{err, len(b.Data)}
+			}
 			return receipt, err
 		}
 		answered = true
@@ -118,7 +131,10 @@ func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch
 			told = true
 			fmt.Fprintf(c.stderr, "streamctl: %v; trying again\n", err)
 		}
-		time.Sleep(wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -135,11 +151,41 @@ func refusedData(err error) bool {
 	return veto || errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge)
 }
 
+// leftOpen tells whether the server may have stored what err is the answer to.
+func leftOpen(err error) bool {
+	return !refused(err) && !unreachable(err) && !errors.Is(err, streamlib.ErrUnavailable)
+}
+
+// An openError is that of an append whose outcome is open.
+type openError struct {
+	error
+	events int
+}
+
+func (e openError) Error() string {
+	if e.events == 1 {
+		return e.error.Error() + ", which leaves open whether the event was appended"
+	}
+	return fmt.Sprintf("%v, which leaves open whether %d events were appended", e.error, e.events)
+}
+
+func (e openError) Unwrap() error { return e.error }
+
 // A line is an event on stdin.
 type line struct {
 	number int
 	data   json.RawMessage
 }
+
+// A lineError is what stands against a line of stdin.
+type lineError struct {
+	number int
+	error
+}
+
+func (e lineError) Error() string { return fmt.Sprintf("line %d: %v", e.number, e.error) }
+
+func (e lineError) Unwrap() error { return e.error }
 
 // appender appends lines in batches, each with a key of its own, so that trying again never doubles a line.
 type appender struct {
@@ -148,6 +194,8 @@ type appender struct {
 	stream   streamlib.Stream // nil until there is a line
 	run      string           // what the keys of this run begin with
 	count    int              // events appended
+	last     int              // the line of the last one
+	printing error            // why stdout takes no more; lines are appended all the same
 	progress func(count int, end bool)
 }
 
@@ -157,52 +205,105 @@ func (c *call) appendLines(ctx context.Context, name string, whole streamlib.Bat
 	if isTerminal(c.stderr) && !isTerminal(c.stdout.under) {
 		a.progress = progressLine(c.stderr)
 	}
+	interrupted, ctx, stop := interruptible(ctx)
+	defer stop()
 	atomic := whole.Key != "" || whole.IfTail != nil
-	in := bufio.NewReaderSize(c.stdin, batchBytes)
-	var batch []line
-	size := 0
-	for number := 1; ; number++ {
-		data, err := readLine(in)
-		end := err == io.EOF
-		if end {
-			err = nil
-		}
-		if data = bytes.TrimSpace(data); err == nil && len(data) > 0 {
-			err = valid(data)
-		}
-		if err != nil {
-			if !atomic {
-				if err := a.send(ctx, batch); err != nil {
-					return a.failed(err)
-				}
+	type batch struct {
+		lines []line
+		err   error // behind them
+	}
+	batches := make(chan batch)
+	go func() { // a read of stdin cannot be ended: this ends with it, or with the process
+		defer close(batches)
+		for lines, err := range readBatches(c.stdin, atomic) {
+			select {
+			case batches <- batch{lines, err}:
+			case <-interrupted.Done():
+				return
 			}
-			return a.failed(fmt.Errorf("line %d: %w", number, err))
 		}
-		if len(data) > 0 {
-			batch = append(batch, line{number, data})
-			size += len(data)
-		}
-		switch {
-		case atomic && size > streamlib.MaxBatch:
-			return a.failed(fmt.Errorf("line %d: with --key or --if-tail all lines are one append, of at most %d bytes", number, streamlib.MaxBatch))
-		case atomic && end:
-			if err := a.sendWhole(ctx, batch, whole); err != nil {
+	}()
+	for {
+		select {
+		case <-interrupted.Done():
+			return a.failed(context.Cause(interrupted))
+		case b, more := <-batches:
+			var err error
+			switch {
+			case !more:
+				a.progress(a.count, true)
+				return unprinted(a.name, a.count, a.printing)
+			case atomic && b.err == nil:
+				err = a.sendWhole(ctx, b.lines, whole)
+			case !atomic:
+				err = a.send(ctx, b.lines)
+			}
+			if err := cmp.Or(err, b.err); err != nil {
 				return a.failed(err)
 			}
-		case !atomic && (end || len(batch) == batchLines || size >= batchBytes || !lineReady(in)):
-			if err := a.send(ctx, batch); err != nil {
-				return a.failed(err)
-			}
-			batch, size = nil, 0
-		}
-		if end {
-			a.progress(a.count, true)
-			return nil
 		}
 	}
 }
 
-// readLine returns the next line, which is the caller's. The last one may lack its end and comes with io.EOF.
+// readBatches yields the lines of in, those that are there together in one batch, and with the last of them why no more can be
+// read. A whole input is one batch.
+func readBatches(stdin io.Reader, whole bool) iter.Seq2[[]line, error] {
+	return func(yield func([]line, error) bool) {
+		in := bufio.NewReaderSize(stdin, batchBytes)
+		var batch []line
+		size := 0
+		for number := 1; ; number++ {
+			data, err := readLine(in)
+			end := err == io.EOF
+			if end || err == nil {
+				if data, err = lineValue(data, number == 1); err != nil {
+					err = lineError{number, err}
+				}
+			}
+			if err == nil && len(data) > 0 {
+				batch = append(batch, line{number, data})
+				size += len(data)
+			}
+			if whole && size > streamlib.MaxBatch {
+				err = lineError{number, fmt.Errorf("with --key or --if-tail all lines are one append, of at most %d bytes", streamlib.MaxBatch)}
+			}
+			switch {
+			case err != nil:
+				yield(batch, err)
+				return
+			case end:
+				yield(batch, nil)
+				return
+			case !whole && (len(batch) == batchLines || size >= batchBytes || !lineReady(in)):
+				if !yield(batch, nil) {
+					return
+				}
+				batch, size = nil, 0
+			}
+		}
+	}
+}
+
+// lineValue returns the JSON value of a line, nothing where that is blank. The first one may begin with a byte order mark.
+func lineValue(data []byte, first bool) (json.RawMessage, error) {
+	if first {
+		halves := len(data) > 1 && (data[0] == 0) != (data[1] == 0)
+		if halves || bytes.HasPrefix(data, []byte("\xFF\xFE")) || bytes.HasPrefix(data, []byte("\xFE\xFF")) { // as PowerShell writes
+			return nil, hintError{errors.New("the input looks like UTF-16 and must be UTF-8"), "iconv -f UTF-16 -t UTF-8 FILE, and append what that prints"}
+		}
+		data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	}
+	if data = bytes.TrimSpace(data); len(data) == 0 {
+		return nil, nil
+	}
+	if len(data) > maxLine {
+		return nil, fmt.Errorf("%w: it is over %d bytes", streamlib.ErrTooLarge, maxLine)
+	}
+	return data, valid(data)
+}
+
+// readLine returns the next line, which is the caller's. The last one may lack its end and comes with io.EOF. One that is
+// longer than any server takes is cut.
 func readLine(in *bufio.Reader) (data []byte, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -211,7 +312,7 @@ func readLine(in *bufio.Reader) (data []byte, err error) {
 			return data, err
 		}
 		if len(data) > maxLine {
-			return nil, fmt.Errorf("over %d bytes: %w", maxLine, streamlib.ErrTooLarge)
+			return data, nil
 		}
 	}
 }
@@ -234,7 +335,7 @@ func (a *appender) send(ctx context.Context, lines []line) error {
 		return err
 	}
 	if len(lines) == 1 {
-		return fmt.Errorf("line %d: %w", lines[0].number, err)
+		return lineError{lines[0].number, err}
 	}
 	half := len(lines) / 2
 	if err := a.send(ctx, lines[:half]); err != nil {
@@ -260,24 +361,67 @@ func (a *appender) sendWhole(ctx context.Context, lines []line, b streamlib.Batc
 	}
 	receipt, err := a.append(ctx, a.stream, b, a.count > 0)
 	if err != nil {
-		return err
+		return reason(a.name, err)
 	}
 	a.count += len(receipt.Events)
+	a.last = lines[len(lines)-1].number
 	a.progress(a.count, false)
-	return a.printEvents(receipt.Events)
+	if a.printing == nil {
+		a.printing = a.printEvents(receipt.Events)
+	}
+	return nil
 }
 
-// failed says what was appended before the error.
+// reason is err, of an append, without what stands before it: the operation, the stream, and which event of one it was.
+func reason(name string, err error) error {
+	words := strings.TrimPrefix(err.Error(), fmt.Sprintf("append %q: ", name))
+	return rewordedError{strings.TrimPrefix(words, "invalid event 1: "), err}
+}
+
+// A rewordedError is an error in other words.
+type rewordedError struct {
+	words string
+	error
+}
+
+func (e rewordedError) Error() string { return e.words }
+
+func (e rewordedError) Unwrap() error { return e.error }
+
+// unprinted is the error err of printing events that are appended.
+func unprinted(name string, events int, err error) error {
+	if err == nil || err == errReaderGone {
+		return err
+	}
+	return fmt.Errorf("append %q: %w; events appended all the same: %d", name, err, events)
+}
+
+// failed says with the error what was appended before it, and how to go on.
 func (a *appender) failed(err error) error {
 	a.progress(a.count, true)
-	if errors.Is(err, errReaderGone) { // the input was not read to its end
-		err = errors.New("stdout was closed")
-	}
 	err = nobodyThere(err)
-	if a.count == 0 {
-		return a.explain(a.name, fmt.Errorf("%w; nothing was appended", err))
+	_, open := errors.AsType[openError](err)
+	said := "nothing was appended"
+	if a.count > 0 {
+		said = fmt.Sprintf("events appended before it: %d", a.count)
+	} else if open {
+		said = "nothing else was appended"
 	}
-	return a.explain(a.name, fmt.Errorf("%w; events appended before it: %d", err, a.count))
+	bad, isBad := errors.AsType[lineError](err)
+	err = a.explain(a.name, fmt.Errorf("append %q: %w; %s", a.name, err, said))
+	again := "the same again"
+	if a.count > 0 {
+		again = fmt.Sprintf("tail -n +%d FILE | streamctl stream append -n %s", a.last+1, a.name)
+	}
+	switch _, hinted := errors.AsType[hintError](err); {
+	case hinted:
+		return err
+	case isBad:
+		return hintError{err, fmt.Sprintf("%s, with line %d mended", again, bad.number)}
+	case a.count > 0:
+		return hintError{err, again}
+	}
+	return err
 }
 
 // progressLine returns a function that shows a count in one line of a terminal.

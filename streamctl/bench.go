@@ -67,7 +67,7 @@ func benchServer(ctx context.Context, c *call) error {
 	if err != nil && len(result.Streams) == 0 {
 		return c.explain("", err)
 	}
-	return errors.Join(c.printBench(l, result), benchFailure(result), err)
+	return outcome(errors.Join(benchFailure(result), err), c.printBench(l, result))
 }
 
 // benchFailure is the error for a result that a good server does not give.

@@ -123,9 +123,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 			return c.usageErr("it takes no --%s", name)
 		}
 	}
-	// What was printed before an error stands before its message. Where stdout failed itself, that is the error.
 	err = c.run(ctx, c)
-	return cmp.Or(out.Flush(), err)
+	return outcome(err, out.Flush()) // what was printed before an error stands before its message
 }
 
 // parseFlags takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them.

@@ -10,8 +10,9 @@ func init() {
 			flags: "name message event key if-tail server dir", run: streamAppend,
 			manual: `
 Appends an event and prints it once it is durable. Without -m and -e the lines of stdin are appended as they come, each one
-JSON value; a line that cannot be appended ends it, and is named. A connection that is lost on the way is made again, and no
-line is appended twice. With --key or --if-tail all lines are one append, all or nothing.
+JSON value in UTF-8; a line that cannot be appended ends it, and is named. A connection that is lost on the way is made again,
+and no line is appended twice. Nobody need read what is printed. Where it ends early, Ctrl-C among the reasons, it says how
+much was appended. With --key or --if-tail all lines are one append, all or nothing.
 
   streamctl stream append -n orders -m "first order"
   streamctl stream append -n orders -e '{"type":"paid","amount":12.50}'

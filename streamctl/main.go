@@ -31,7 +31,8 @@
 // # Output
 //
 // Data goes to stdout, one JSON value a line, or with --json where a person's form is the default; all else goes to stderr.
-// Exit status: 0 done, 1 failed, 2 usage, 3 not running. Where the reader of stdout goes away the command ends quietly.
+// Exit status: 0 done, 1 failed, 2 usage, 3 not running. Where the reader of stdout goes away the command ends quietly, but an
+// append goes on to the end of its input.
 package main
 
 import (
@@ -44,12 +45,16 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe is errReaderGone instead
 	err := run(context.Background(), os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	tell(os.Stderr, err)
+	if i, ok := errors.AsType[interruption](err); ok {
+		i.raise()
+	}
 	os.Exit(exitCode(err))
 }
 
@@ -69,16 +74,55 @@ type hintError struct {
 
 func (e hintError) Unwrap() error { return e.error }
 
+// An interruption is a signal to end, kept back until the command has said where it was.
+type interruption struct{ os.Signal }
+
+func (i interruption) Error() string { return "interrupted" }
+
+// raise ends the process by the signal, where the system can, so that the shell ends its loop, too.
+func (i interruption) raise() {
+	if self, err := os.FindProcess(os.Getpid()); err == nil && self.Signal(i.Signal) == nil {
+		time.Sleep(time.Second) // another thread may be the one that takes it
+	}
+}
+
+// interruptible returns a context that ends with the first signal to end, and one that ends a little later, for what has
+// begun. The second signal ends the process at once.
+func interruptible(ctx context.Context) (interrupted, graced context.Context, stop func()) {
+	const grace = 2 * time.Second
+	graced, cancel := context.WithCancelCause(ctx)
+	interrupted, interrupt := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	if !signal.Ignored(os.Interrupt) { // which it is for what a script has put into the background
+		signal.Notify(signals, os.Interrupt)
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			interrupt(interruption{s})
+			time.AfterFunc(grace, func() { cancel(interruption{s}) })
+		case <-interrupted.Done():
+		}
+	}()
+	return interrupted, graced, func() { signal.Stop(signals); interrupt(nil); cancel(nil) }
+}
+
+// A toldError is one that the command's output says.
+type toldError struct{ error }
+
+func (e toldError) Unwrap() error { return e.error }
+
 var (
 	errNotRunning = errors.New("Not running")
-	errTold       = errors.New("the command's output has said it")
 	errReaderGone = errors.New("the reader of stdout has gone")
 )
 
 func exitCode(err error) int {
 	_, usage := errors.AsType[usageError](err)
 	switch {
-	case err == nil, errors.Is(err, errReaderGone):
+	case err == nil, err == errReaderGone:
 		return 0
 	case usage:
 		return 2
@@ -90,7 +134,7 @@ func exitCode(err error) int {
 
 // tell prints an error, and below it what to type next.
 func tell(stderr io.Writer, err error) {
-	if err == nil || errors.Is(err, errTold) || errors.Is(err, errReaderGone) {
+	if _, told := errors.AsType[toldError](err); err == nil || told || err == errReaderGone {
 		return
 	}
 	fmt.Fprintf(stderr, "streamctl: %v\n", err)

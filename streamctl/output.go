@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,21 @@ func (w readerGone) Write(b []byte) (int, error) {
 		return n, fmt.Errorf("write to stdout: %w", err)
 	}
 	return n, nil
+}
+
+// outcome is the error of a command whose output has one, too: neither hides the other. A reader that has gone is no error
+// beside another one.
+func outcome(err, output error) error {
+	switch {
+	case err == nil:
+		return output
+	case output == nil || output == errReaderGone || errors.Is(err, output):
+		return err
+	}
+	if told, ok := errors.AsType[toldError](err); ok { // it was not
+		err = told.error
+	}
+	return fmt.Errorf("%w; %w", err, output)
 }
 
 // untilReaderGone returns a context that ends with errReaderGone when stdout is a pipe that nobody reads any more, so that

@@ -231,7 +231,7 @@ func serverStatus(ctx context.Context, c *call) error {
 		} else {
 			_, err = fmt.Fprintln(c.stdout, "Not running")
 		}
-		return errors.Join(errNotRunning, errTold, err)
+		return outcome(toldError{errNotRunning}, err)
 	case !answers && err == nil:
 		return f.hung()
 	case !answers:

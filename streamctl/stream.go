@@ -101,8 +101,14 @@ func (c *call) explain(name string, err error) error {
 		err = fmt.Errorf("%s: %w", operation, err)
 	}
 	_, gone := errors.AsType[*streamlib.GoneError](err)
-	if gone || errors.Is(err, streamlib.ErrDeleted) {
+	_, open := errors.AsType[openError](err)
+	switch {
+	case gone || errors.Is(err, streamlib.ErrDeleted):
 		return hintError{err, fmt.Sprintf("streamctl %s -n %s --offset -1, which begins again", c.name, name)}
+	case open && c.has("key"):
+		return hintError{err, "the same again, which appends nothing twice"}
+	case open:
+		return hintError{err, fmt.Sprintf("streamctl stream get -n %s --last 1, which tells", name)}
 	}
 	return err
 }

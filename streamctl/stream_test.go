@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os/exec"
@@ -28,6 +30,7 @@ import (
 type follower struct {
 	t      *testing.T
 	c      *exec.Cmd
+	in     io.Writer // goes on, too
 	out    *bufio.Reader
 	stderr bytes.Buffer
 }
@@ -36,14 +39,15 @@ func (p place) follow(line string, args ...any) *follower {
 	p.t.Helper()
 	f := &follower{t: p.t, c: p.command("exec " + fmt.Sprintf(line, args...))}
 	f.c.Stderr = &f.stderr
+	in, errIn := f.c.StdinPipe()
 	out, err := f.c.StdoutPipe()
-	if err == nil {
+	if err = cmp.Or(err, errIn); err == nil {
 		err = f.c.Start()
 	}
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	f.out = bufio.NewReader(out)
+	f.in, f.out = in, bufio.NewReader(out)
 	p.t.Cleanup(func() { f.c.Process.Kill(); f.c.Wait() })
 	return f
 }
@@ -167,6 +171,50 @@ func TestLinesAreAppendedAsTheyCome(t *testing.T) {
 	}
 	w.Close()
 	is.NoErr(c.Wait())
+}
+
+// TestCtrlCTellsWhatWasAppended of an input that goes on, and ends the append by the signal, so that the shell's loop ends, too.
+func TestCtrlCTellsWhatWasAppended(t *testing.T) {
+	t.Parallel()
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(s.String(), func(t *testing.T) {
+			is := is.New(t)
+			p := newPlace(t)
+			p.start()
+			appender := p.follow("streamctl stream append -n x")
+			fmt.Fprint(appender.in, "1\n\n2\n")
+			for range 2 {
+				_, err := appender.out.ReadString('\n')
+				is.NoErr(err)
+			}
+			is.NoErr(appender.c.Process.Signal(s))
+			err := appender.c.Wait()
+			is.Equal(err.(*exec.ExitError).Sys().(syscall.WaitStatus).Signal(), s)
+			is.Equal(appender.stderr.String(), "streamctl: append \"x\": interrupted; events appended before it: 2\n"+
+				"Try: tail -n +4 FILE | streamctl stream append -n x\n")
+		})
+	}
+}
+
+// TestCtrlCTellsWhatIsOpen: the server has taken lines and does not answer.
+func TestCtrlCTellsWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	asked := make(chan bool, 1)
+	mute := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		asked <- true
+		<-r.Context().Done()
+	}))
+	defer mute.Close()
+	appender := p.follow("streamctl stream append -n x -s %s", mute.URL)
+	fmt.Fprint(appender.in, "1\n")
+	<-asked
+	is.NoErr(appender.c.Process.Signal(syscall.SIGINT))
+	is.True(appender.c.Wait() != nil)
+	is.Equal(appender.stderr.String(), "streamctl: append \"x\": interrupted, which leaves open whether the event was appended; "+
+		"nothing else was appended\nTry: streamctl stream get -n x --last 1, which tells\n")
 }
 
 // cutter is a server's double that takes every second append to the server and cuts the connection instead of answering.
@@ -295,7 +343,7 @@ func TestAppendIsTriedAgain(t *testing.T) {
 				f := &failing{times: c.times, err: c.err}
 				_, err := (&call{stderr: &stderr}).append(t.Context(), f, streamlib.Batch{Key: c.key}, c.answered)
 				if c.tries < 0 {
-					is.Equal(err, c.err)
+					is.Equal(err, openError{c.err, 0})
 					is.True(time.Since(began) >= retryTime)
 					is.Equal(strings.Count(stderr.String(), "trying again"), 1) // told once
 					return
