@@ -15,7 +15,11 @@ import (
 )
 
 func benchServer(ctx context.Context, c *call) error {
-	l := bench.Load{Token: c.getenv("DURABLE_STREAMS_TOKEN")}
+	token, err := c.token()
+	if err != nil {
+		return err
+	}
+	l := bench.Load{Token: token}
 	for _, f := range []struct {
 		flag                string
 		value               *int

@@ -38,6 +38,10 @@ var flagInfos = []flagInfo{
 	{"details", "", "", "offsets, sizes and ages too"},
 	{"timeout", "", "TIME", "how long to wait, such as 30s or 2m"},
 	{"json", "", "", "print JSON"},
+	{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
+	{"can", "", "RIGHT", "what the token allows: read, write or admin"},
+	{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z"},
+	{"file", "", "FILE", "the server's file of tokens to add it to, made where there is none"},
 	{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
 	{"dir", "", "DIR", "the folder with the streams (.iterate)"},
 	{"port", "p", "PORT", "the port to listen on, 0 for a free one (3000)"},
@@ -47,7 +51,10 @@ var flagInfos = []flagInfo{
 	{"sync", "", "always|none", "whether an answer to an append means that the disk has it (always)"},
 	{"max-event", "", "BYTES", "the limit for one event's data (1048576)"},
 	{"allow-host", "", "NAME", "answer requests for this host name too; may be repeated"},
-	{"insecure-no-auth", "", "", "allow a --host that other machines reach"},
+	{"allow-origin", "", "URL", "let the pages of this origin read and write; may be repeated"},
+	{"tokens", "", "FILE", "ask for a token of this file: see streamctl token create --help"},
+	{"insecure-no-tls", "", "", "allow a --host that other machines reach where a proxy encrypts"},
+	{"insecure-no-auth", "", "", "allow a --host that other machines reach without tokens"},
 	{"port-fallback", "", "", "where the port is taken, listen on a free one"},
 	{"conns", "", "N", "connections to append over (16)"},
 	{"streams", "", "N", "streams to append to (1)"},
@@ -78,6 +85,7 @@ type command struct {
 	does   string // in a few words
 	manual string
 	flags  string // the long names of those it takes, in the order of its help
+	word   bool   // it takes one word more
 	reads  bool   // it starts no server where there are no streams
 	run    func(context.Context, *call) error
 }
@@ -86,6 +94,7 @@ type command struct {
 type call struct {
 	*command
 	given  map[string][]string // by long name
+	word   string              // that followed the command
 	getenv func(string) string
 	stdin  io.Reader
 	stdout output // flushed at the end; commands that go on flush it themselves
@@ -118,6 +127,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	if c.command, err = findCommand(words); err != nil {
 		return err
 	}
+	c.word = strings.Join(words[len(strings.Fields(c.name)):], "")
 	for name := range given {
 		if !slices.Contains(strings.Fields(c.flags), name) {
 			return c.usageErr("it takes no --%s", name)
@@ -193,7 +203,10 @@ func findCommand(words []string) (*command, error) {
 		own := strings.Fields(c.name)
 		n := len(own)
 		if len(words) >= n && slices.Equal(words[:n], own) {
-			if len(words) == n {
+			if c.word {
+				n++
+			}
+			if len(words) <= n {
 				return &commands[i], nil
 			}
 			hint := "streamctl " + c.name + " --help"
@@ -207,7 +220,7 @@ func findCommand(words []string) (*command, error) {
 			return nil, usageError{fmt.Errorf("unknown command %q", words[0]), "streamctl " + c.name}
 		}
 	}
-	if len(words) == 1 && (words[0] == "server" || words[0] == "stream") {
+	if len(words) == 1 && (words[0] == "server" || words[0] == "stream" || words[0] == "token") {
 		return nil, usageError{fmt.Errorf("%s: which of its commands?\n\n%s", words[0], groupHelp(words[0])), ""}
 	}
 	words = words[:min(2, len(words))]
@@ -253,7 +266,7 @@ func distance(a, b string) int {
 // help returns the help for the command, or the group of commands, that words name.
 func help(words []string) (string, error) {
 	group := strings.Join(words, " ")
-	if group == "" || group == "server" || group == "stream" {
+	if group == "" || group == "server" || group == "stream" || group == "token" {
 		return groupHelp(group), nil
 	}
 	c, err := findCommand(words)
@@ -275,6 +288,10 @@ func groupHelp(group string) string {
 		}
 	}
 	b.WriteString("\nEach has its own --help. ")
+	if group == "token" {
+		b.WriteString("No server is asked.\n\nTry:  streamctl token create ci --can write --file tokens\n      streamctl server start --tokens tokens\n")
+		return b.String()
+	}
 	if group == "server" {
 		b.WriteString("Run and start are for the folder of --dir, or .iterate; the others\n" +
 			"for the server of --server, of --dir, of DURABLE_STREAMS_URL, or of .iterate, in this order.\n")

@@ -7,7 +7,7 @@ func init() {
 	commands = []command{
 		{
 			name: "stream append", usage: "-n NAME [-m TEXT | -e JSON | < LINES]", does: "append events to a stream",
-			flags: "name message event key if-tail server dir", run: streamAppend,
+			flags: "name message event key if-tail server token-file dir", run: streamAppend,
 			manual: `
 Appends an event and prints it once it is durable. Without -m and -e the lines of stdin are appended as they come, each one
 JSON value in UTF-8; a line that cannot be appended ends it, and is named. A connection that is lost on the way is made again,
@@ -20,7 +20,7 @@ much was appended. With --key or --if-tail all lines are one append, all or noth
 		},
 		{
 			name: "stream subscribe", usage: "-n NAME [-o OFFSET | --last N]", does: "print events as they come",
-			flags: "name offset last type all prefix server dir", run: streamSubscribe,
+			flags: "name offset last type all prefix server token-file dir", run: streamSubscribe,
 			manual: `
 Prints the events that are appended from now on, or those from an offset on and then what comes, until Ctrl-C. When the
 server ends or the connection breaks it connects again and goes on, with no gap and no repeat. With --all it prints the new
@@ -31,7 +31,7 @@ events of every stream, those made later too; what is appended while there is no
 		},
 		{
 			name: "stream get", usage: "-n NAME [-o OFFSET] [-l N] | --last N", does: "print the events there are",
-			flags: "name offset limit last type server dir", reads: true, run: streamGet,
+			flags: "name offset limit last type server token-file dir", reads: true, run: streamGet,
 			manual: `
 Prints a stream's events, from the first one unless said otherwise, and ends at the last one that there is now.
 
@@ -40,7 +40,7 @@ Prints a stream's events, from the first one unless said otherwise, and ends at 
 		},
 		{
 			name: "stream wait", usage: "-n NAME [--type TYPE] [-o OFFSET] [--timeout 30s]", does: "print the first event there is, or wait for it",
-			flags: "name type offset timeout server dir", run: streamWait,
+			flags: "name type offset timeout server token-file dir", run: streamWait,
 			manual: `
 Prints the stream's first event that matches, at once or as soon as there is one, and ends. Ends with status 1 when there
 is none in time. With "--offset now" only what is appended from now on counts.
@@ -49,13 +49,13 @@ is none in time. With "--offset now" only what is appended from now on counts.
 		},
 		{
 			name: "stream list", usage: "[--prefix PREFIX] [--details] [--json]", does: "print the streams' names",
-			flags: "prefix details json server dir", reads: true, run: streamList,
+			flags: "prefix details json server token-file dir", reads: true, run: streamList,
 			manual: `
 Prints the names of the streams, one a line, in order; with --details a table. With --json one object a line.`,
 		},
 		{
 			name: "stream delete", usage: "-n NAME", does: "delete a stream with its events",
-			flags: "name server dir", reads: true, run: streamDelete,
+			flags: "name server token-file dir", reads: true, run: streamDelete,
 			manual: `
 Deletes a stream. Its subscriptions end; a later append begins again at offset 0. It is no error where there is none.`,
 		},
@@ -93,8 +93,23 @@ Prints the server's pid, URL, version, folder, log file and uptime; or "Not runn
 machine tells less of itself.`,
 		},
 		{
+			name: "token create", usage: "NAME --can read|write|admin [--prefix PREFIX] [--expires 30d] [--file FILE]",
+			does:  "make a token for a server's file of tokens",
+			flags: "can prefix expires file json", word: true, run: tokenCreate,
+			manual: `
+Makes a secret and prints it, once: it is kept nowhere. With --file the line of the token is added to that file, which has only
+the digest of the secret, and the server of the file takes it within a second; without, the line is printed below.
+
+Read is reading, write is appending too, admin is deleting too. With --prefix, which may be repeated, the token is for the streams
+alone whose names begin so. NAME is what messages call it. A server asks for tokens where it is started with --tokens FILE; a
+command sends what is in DURABLE_STREAMS_TOKEN, or in the file of --token-file. To take a token back, remove its line.
+
+  streamctl token create ci --can write --prefix jobs/ --expires 30d --file tokens
+  streamctl server start --tokens tokens`,
+		},
+		{
 			name: "bench", usage: "[--conns N] [--streams N] [--subscribers N] [--duration 10s]", does: "measure a server under load",
-			flags: "conns streams size batch rate subscribers duration json server dir", run: benchServer,
+			flags: "conns streams size batch rate subscribers duration json server token-file dir", run: benchServer,
 			manual: `
 Appends as fast as the server acknowledges, or at a given rate, over connections with one request at a time each. Prints the
 rate and the times: of an append from its request to the answer, of a delivery from that request to the read at a subscriber.

@@ -159,7 +159,7 @@ func (f folder) prove(ctx context.Context, port int) (net.Conn, server, error) {
 
 // ask sends GET /healthz and reads exactly its answer, so that conn can be used on.
 func (f folder) ask(conn net.Conn, s *server) error {
-	if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n", s.port); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", s.port, f.secret()); err != nil {
 		return err
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -210,6 +210,7 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 	defer r.Close()
 	daemon := exec.Command(path, args...)
 	daemon.Dir, daemon.Stdout, daemon.Stderr = "/", w, log
+	daemon.Env = withoutToken(os.Environ())
 	daemon.SysProcAttr = detached
 	err = daemon.Start()
 	w.Close()

@@ -9,6 +9,7 @@
 //	streamctl stream list                               print the streams' names
 //	streamctl stream delete -n NAME                     delete a stream
 //	streamctl server run|start|stop|restart|status      the server of this folder
+//	streamctl token create NAME --can RIGHT             make a token for a server that asks for them
 //	streamctl bench                                     measure a server under load
 //
 // Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand before
@@ -26,7 +27,8 @@
 // connection is used only after the server behind it has said, on that connection, that the folder is its own. Only a process
 // that holds the folder's lock is ever signalled.
 //
-// DURABLE_STREAMS_TOKEN is sent to servers as a bearer token.
+// What is in the file of --token-file, else in DURABLE_STREAMS_TOKEN, is sent to servers as a bearer token. It is no flag, for flags
+// are seen by everybody on the machine.
 //
 // # Output
 //

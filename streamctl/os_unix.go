@@ -18,7 +18,7 @@ func hasEnded(p *os.Process) bool { return p.Signal(syscall.Signal(0)) != nil }
 
 // become makes this process streamd, and returns only where it cannot.
 func become(path string, args []string) error {
-	return syscall.Exec(path, append([]string{"streamd"}, args...), os.Environ())
+	return syscall.Exec(path, append([]string{"streamd"}, args...), withoutToken(os.Environ()))
 }
 
 // isReaderGone tells whether err is that of a write to a pipe that nobody reads.

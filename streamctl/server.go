@@ -17,7 +17,7 @@ import (
 )
 
 // streamdFlags are the flags that are streamd's own.
-const streamdFlags = "port host storage factory sync max-event allow-host insecure-no-auth"
+const streamdFlags = "port host storage factory sync max-event allow-host allow-origin tokens insecure-no-tls insecure-no-auth"
 
 // folder is that of --dir.
 func (c *call) folder() (folder, error) {
@@ -39,7 +39,11 @@ func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, 
 	if err != nil || url == "" {
 		return f, health, url, err
 	}
-	health, err = c.withToken(&streamhttp.Client{URL: url}).Health(ctx)
+	token, err := c.token() // a proxy may want it
+	if err != nil {
+		return f, health, url, err
+	}
+	health, err = (&streamhttp.Client{URL: url, Token: token}).Health(ctx)
 	if err != nil {
 		if unreachable(err) {
 			err = fmt.Errorf("%w: no server answers at %s", errNotRunning, url)
@@ -69,6 +73,9 @@ func streamdArgs(f folder, given map[string][]string) []string {
 	args := []string{"--dir=" + f.dir}
 	for _, name := range append(strings.Fields(streamdFlags), "port-fallback") {
 		for _, value := range given[name] {
+			if path, err := filepath.Abs(value); name == "tokens" && value != "" && err == nil {
+				value = path // of this folder, which is not the daemon's
+			}
 			args = append(args, strings.TrimSuffix("--"+name+"="+value, "=true"))
 		}
 	}

@@ -24,11 +24,18 @@ func (c *call) connect(ctx context.Context) (*streamhttp.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	token, err := c.token()
+	if err != nil {
+		return nil, err
+	}
 	if url != "" {
-		return c.withToken(&streamhttp.Client{URL: url}), nil
+		return &streamhttp.Client{URL: url, Token: token}, nil
 	}
 	client, err := f.client(ctx, c.reads)
-	return c.withToken(client), err
+	if client != nil {
+		client.Token = token
+	}
+	return client, err
 }
 
 // target returns the URL of the server that is meant, or where that is "" the folder whose server it is. A flag beats the
@@ -64,30 +71,6 @@ func (c *call) noStreams(err error) error {
 	return err
 }
 
-// withToken makes client send DURABLE_STREAMS_TOKEN, where that is set.
-func (c *call) withToken(client *streamhttp.Client) *streamhttp.Client {
-	token := c.getenv("DURABLE_STREAMS_TOKEN")
-	if client == nil || token == "" {
-		return client
-	}
-	if client.HTTP == nil {
-		client.HTTP = &http.Client{Transport: http.DefaultTransport}
-	}
-	client.HTTP.Transport = bearer{token, client.HTTP.Transport}
-	return client
-}
-
-type bearer struct {
-	token string
-	http.RoundTripper
-}
-
-func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+b.token)
-	return b.RoundTripper.RoundTrip(r)
-}
-
 // explain makes of the error of an operation on a stream one that names both, and says what to type next where that is known.
 func (c *call) explain(name string, err error) error {
 	if err == nil || errors.Is(err, errReaderGone) {
@@ -99,6 +82,9 @@ func (c *call) explain(name string, err error) error {
 		err = fmt.Errorf("%s %s: %w", operation, quoted, err)
 	} else if name == "" {
 		err = fmt.Errorf("%s: %w", operation, err)
+	}
+	if refusal, ok := errors.AsType[*streamhttp.Error](err); ok && refusal.Status == http.StatusUnauthorized {
+		return hintError{err, c.tokenHint(name)}
 	}
 	_, gone := errors.AsType[*streamlib.GoneError](err)
 	_, open := errors.AsType[openError](err)
