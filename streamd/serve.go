@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o, stdout, slog.New(slog.NewTextHandler(stderr, nil)))
+	return serve(ctx, o, stdout, slog.New(slog.NewTextHandler(bounded(stderr, o.dir), nil)))
 }
 
 // serve is flags → storage → manager → routes → listener.

@@ -234,6 +234,36 @@ func TestArgsAreKept(t *testing.T) {
 	is.True(errors.Is(err, os.ErrNotExist))
 }
 
+// TestLogIsBounded, where it is the folder's daemon.log, however it was opened, and nowhere else.
+func TestLogIsBounded(t *testing.T) {
+	is := is.New(t)
+	for _, name := range []string{logFile, "other.log"} {
+		for _, flag := range []int{os.O_APPEND, 0} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, name)
+			log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|flag, 0o600)
+			is.NoErr(err)
+			defer log.Close()
+			c := exec.Command(streamdBinary(t), "--dir", dir, "--port", "0")
+			c.Stderr = log
+			out, err := c.StdoutPipe()
+			is.NoErr(err)
+			is.NoErr(c.Start())
+			_, err = bufio.NewReader(out).ReadString('\n')
+			is.NoErr(err)
+			_, err = log.Write(append(bytes.Repeat([]byte("an early line\n"), maxLog/14), "the last one\n"...)) // as the server's own
+			is.NoErr(err)
+			is.NoErr(c.Process.Signal(syscall.SIGTERM))
+			is.NoErr(c.Wait())
+			text := readFile(t, dir, name)
+			is.True(strings.Contains(text, "an early line\nthe last one\n") && strings.Contains(text, "msg=ending")) // in this order
+			is.Equal(name == logFile, strings.HasPrefix(text, `level=INFO msg="what stood before was cut off"`+"\nan early line\n"))
+			is.Equal(name == logFile, len(text) < 2*keptLog)
+			is.True(!strings.Contains(text, "\x00"))
+		}
+	}
+}
+
 // TestSignals: the first ends it cleanly, finishing what has begun; the second at once, unless it says once more that the terminal
 // has gone.
 func TestSignals(t *testing.T) {
