@@ -83,7 +83,9 @@ status 3 where none runs. A server that is named by its URL must be one of this 
 			name: "server restart", usage: "[flags]", does: "end the folder's server and start it again",
 			flags: streamdFlags + " server dir json", run: serverRestart,
 			manual: `
-Ends the folder's server and starts it again, with the flags that it had except for those given now. Where none runs, starts one.`,
+Ends the folder's server and starts it again, with the flags that it had except for those given now. Flags that streamd does not
+take leave it as it is, and where it does not start it is started again as it was. Where none runs, starts one, with the flags
+that the last one had.`,
 		},
 		{
 			name: "server status", usage: "[--json]", does: "say whether and where the folder's server runs",

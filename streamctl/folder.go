@@ -14,8 +14,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
@@ -45,7 +47,8 @@ type folder struct {
 // A server is one that has proved to be its folder's.
 type server struct {
 	streamhttp.Health
-	port int
+	port  int
+	moved bool // the folder has another path than the server has for it
 }
 
 func (s server) url() string { return fmt.Sprintf("http://127.0.0.1:%d", s.port) }
@@ -80,30 +83,115 @@ func (f folder) client(ctx context.Context, reads bool) (*streamhttp.Client, err
 // reach returns a connection to the folder's server. Of many that find none and start one, all get the same.
 func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error) {
 	deadline := time.Now().Add(startTime)
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	for wait, taken := 10*time.Millisecond, 0; ; wait = min(2*wait, time.Second) {
 		conn, s, err := f.find(ctx)
-		if err == nil {
+		switch {
+		case err == nil && s.moved:
+			conn.Close()
+			return nil, s, f.moved(s)
+		case err == nil:
 			return conn, s, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, s, context.Cause(ctx)
-		}
-		if reads && f.empty() {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, s, f.foreign(err)
+		case reads && f.empty():
 			return nil, s, fmt.Errorf("%w in %s", errNoStreams, f.dir)
 		}
-		conn, s, err = f.start(ctx, []string{"--dir=" + f.dir, "--port-fallback"})
-		if err == nil {
-			fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s\n", s.PID, f.dir, s.url())
-			return conn, s, nil
+		if pid, _ := f.holder(); pid == 0 {
+			conn, s, err = f.startAgain(ctx)
+			if !errors.Is(err, errTaken) {
+				return conn, s, err
+			}
+			taken++
 		}
-		if !errors.Is(err, errTaken) {
-			return nil, s, err
-		}
-		if time.Now().After(deadline) {
-			return nil, s, f.hung()
+		if cause, lasting := f.hung(); lasting || taken > 2 || time.Now().After(deadline) {
+			return nil, s, cause
 		}
 		time.Sleep(wait)
 	}
+}
+
+// startAgain starts the folder's server with the flags that it had last, and says so.
+func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
+	given, err := f.kept()
+	if err != nil {
+		return nil, server{}, err
+	}
+	said := ""
+	if flags := streamdArgs(given); len(flags) > 0 {
+		said = " with " + strings.Join(flags, " ") + ", as it was started last"
+	}
+	if len(given["port"]) == 0 {
+		given["port-fallback"] = []string{"true"}
+	}
+	conn, s, err := f.start(ctx, given)
+	switch {
+	case err == nil:
+		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s%s\n", s.PID, f.dir, s.url(), said)
+	case said != "" && !errors.Is(err, errTaken):
+		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + " with the flags that it should have"}
+	}
+	return conn, s, err
+}
+
+// bareUsage returns the error of a usage error: nobody has typed it.
+func bareUsage(err error) error {
+	if usage, ok := errors.AsType[usageError](err); ok {
+		return usage.error
+	}
+	return err
+}
+
+// kept returns the flags that streamd was started with last in this folder, none where there were none. The file may have been
+// planted: only flags of streamd's own are taken from it, and of the user's own file.
+func (f folder) kept() (given map[string][]string, err error) {
+	path := filepath.Join(f.dir, "daemon.args")
+	b, info, err := readPlain(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return map[string][]string{}, nil
+	}
+	var args, words []string
+	switch {
+	case err != nil:
+	case !isOurs(info):
+		err = errors.New("it is another user's")
+	case json.Unmarshal(b, &args) != nil:
+		err = errors.New("it is no JSON array of flags")
+	default:
+		words, given, err = parseFlags(args)
+		for name := range given {
+			if !slices.Contains(strings.Fields(streamdFlags+" port-fallback"), name) {
+				words = append(words, "--"+name)
+			}
+		}
+		if err = bareUsage(err); err == nil && len(words) > 0 {
+			err = fmt.Errorf("%s is no flag for it", words[0])
+		}
+	}
+	if err != nil {
+		return nil, hintError{fmt.Errorf("%s, which says how the server was started last: %w", path, err),
+			f.command("server start") + " with the flags that it should have"}
+	}
+	return given, nil
+}
+
+// readPlain reads a small file of the folder, and no link, nor what would hang.
+func readPlain(path string) ([]byte, os.FileInfo, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file", path)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(file, 64<<10))
+	return b, info, err
 }
 
 // empty tells whether there is no folder, or one that never had a stream and has no server.
@@ -117,30 +205,79 @@ func (f folder) empty() bool {
 	return pid == 0
 }
 
-// hung is the error for a folder whose lock somebody has, but not a server that answers.
-func (f folder) hung() error {
-	who := "a process"
-	if pid, _ := f.holder(); pid != 0 {
-		who = fmt.Sprintf("pid %d", pid)
+// command returns what to type for the folder.
+func (f folder) command(words string) string {
+	if usual, err := filepath.Abs(".iterate"); err == nil && usual == f.dir {
+		return "streamctl " + words
 	}
-	return hintError{fmt.Errorf("%s has %s and does not answer; its log is %s", who, f.dir, f.logFile()), "streamctl server stop"}
+	return "streamctl " + words + " --dir " + shellWord(f.dir)
 }
 
-// find returns a connection to the folder's server where that runs, and what it said about itself on this connection.
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+const withURL = "the same with --server and the URL of its server"
+
+// hung is the error for a folder whose lock somebody has, but not a server that answers. Lasting says that waiting does not help.
+func (f folder) hung() (err error, lasting bool) {
+	pid, known := f.holder()
+	switch {
+	case !known:
+		return hintError{fmt.Errorf("a process has %s and does not answer", f.dir), f.command("server stop")}, false
+	case pid == 0:
+		return hintError{fmt.Errorf("%s is in use by a process that cannot be seen from here: in another container, or on another machine", f.dir), withURL}, false
+	case !isStreamd(pid):
+		return hintError{fmt.Errorf("pid %d has locked %s and is no streamd", pid, f.dir), fmt.Sprintf("ps -fp %d, which says what it is", pid)}, true
+	case isStopped(pid):
+		return hintError{fmt.Errorf("pid %d has %s and does not answer, for it is stopped", pid, f.dir),
+			fmt.Sprintf("%s, or kill -CONT %d", f.command("server stop"), pid)}, true
+	case len(ports(pid)) == 0:
+		return hintError{fmt.Errorf("pid %d has %s and does not listen yet: it reads what the last server left in the journal; its log is %s", pid, f.dir, f.logOf(pid)),
+			"the same again, when " + f.command("server status") + " says that it runs"}, false
+	case !isNear(pid):
+		return hintError{fmt.Errorf("pid %d has %s in a network of its own, as a container has, where it listens on port %d", pid, f.dir, ports(pid)[0]), withURL}, true
+	}
+	return hintError{fmt.Errorf("pid %d has %s and does not answer; its log is %s", pid, f.dir, f.logOf(pid)), f.command("server stop")}, false
+}
+
+// foreign is the error for a folder that has what this user may not read.
+func (f folder) foreign(err error) error {
+	return hintError{fmt.Errorf("%s, or what is in it, belongs to another user: %w", f.dir, err), withURL}
+}
+
+// moved is the error for a folder that was moved while s serves it.
+func (f folder) moved(s server) error {
+	return hintError{fmt.Errorf("%s was moved while pid %d serves it as %s", f.dir, s.PID, s.Dir), f.command("server restart")}
+}
+
+// find returns a connection to the folder's server where that runs, and what it said about itself on this connection. Where
+// daemon.port does not lead there, the lock does on systems that tell who has it.
 func (f folder) find(ctx context.Context) (net.Conn, server, error) {
-	b, err := os.ReadFile(filepath.Join(f.dir, "daemon.port"))
-	if err != nil {
+	b, _, err := readPlain(filepath.Join(f.dir, "daemon.port"))
+	if err == nil {
+		var port int
+		if port, err = strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			var conn net.Conn
+			var s server
+			if conn, s, err = f.prove(ctx, port, 0); err == nil {
+				return conn, s, nil
+			}
+		}
+	}
+	pid, _ := f.holder()
+	if pid == 0 || isStopped(pid) || !isNear(pid) {
 		return nil, server{}, err
 	}
-	port, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return nil, server{}, err
+	for _, port := range ports(pid) {
+		if conn, s, err := f.prove(ctx, port, pid); err == nil {
+			return conn, s, nil
+		}
 	}
-	return f.prove(ctx, port)
+	return nil, server{}, err
 }
 
-// prove connects to a port of this machine and asks the server there which folder it has.
-func (f folder) prove(ctx context.Context, port int) (net.Conn, server, error) {
+// prove connects to a port of this machine and asks the server there which folder it has. A holder, where not 0, is known to have this
+// one and to listen on the port: its answer need not be the same path and pid as here.
+func (f folder) prove(ctx context.Context, port, holder int) (net.Conn, server, error) {
 	s := server{port: port}
 	ctx, cancel := context.WithTimeout(ctx, proofTime)
 	defer cancel()
@@ -149,12 +286,27 @@ func (f folder) prove(ctx context.Context, port int) (net.Conn, server, error) {
 		return nil, s, err
 	}
 	conn.SetDeadline(time.Now().Add(proofTime))
-	if err = f.ask(conn, &s); err != nil {
+	if err = f.ask(conn, &s); err == nil && holder != 0 {
+		s.PID, s.moved = holder, seesSame(holder) && !f.is(s.Dir)
+	} else if err == nil && !f.is(s.Dir) {
+		err = errOther
+	}
+	if err != nil {
 		conn.Close()
 		return nil, s, fmt.Errorf("%s: %w", s.url(), err)
 	}
 	conn.SetDeadline(time.Time{})
 	return conn, s, nil
+}
+
+// is tells whether dir is the folder, whatever it is called.
+func (f folder) is(dir string) bool {
+	ours, err := os.Stat(f.dir)
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(dir)
+	return err == nil && os.SameFile(ours, theirs)
 }
 
 // ask sends GET /healthz and reads exactly its answer, so that conn can be used on.
@@ -174,27 +326,21 @@ func (f folder) ask(conn net.Conn, s *server) error {
 	if answer.StatusCode != http.StatusOK || answer.Close || json.Unmarshal(body, &s.Health) != nil || s.PID == 0 {
 		return errOther
 	}
-	ours, err := os.Stat(f.dir)
-	if err != nil {
-		return err
-	}
-	if theirs, err := os.Stat(s.Dir); err != nil || !os.SameFile(ours, theirs) {
-		return errOther
-	}
 	return nil
 }
 
-// start starts streamd with args, detached, and returns when it listens. The error is errTaken where another server has
-// the folder.
-func (f folder) start(ctx context.Context, args []string) (net.Conn, server, error) {
+// start starts streamd with flags, detached, and returns when it listens. The error is errTaken where another server has the
+// folder.
+func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn, server, error) {
 	path, err := streamd()
 	if err != nil {
 		return nil, server{}, err
 	}
+	keepToOurselves()
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, server{}, err
 	}
-	log, err := os.OpenFile(f.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := f.openLog()
 	if err != nil {
 		return nil, server{}, err
 	}
@@ -208,9 +354,8 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 		return nil, server{}, err
 	}
 	defer r.Close()
-	daemon := exec.Command(path, args...)
-	daemon.Dir, daemon.Stdout, daemon.Stderr = "/", w, log
-	daemon.Env = withoutToken(os.Environ())
+	daemon := exec.Command(path, append([]string{"--dir=" + f.dir}, streamdArgs(given)...)...)
+	daemon.Dir, daemon.Env, daemon.Stdout, daemon.Stderr = "/", environment(), w, log
 	daemon.SysProcAttr = detached
 	err = daemon.Start()
 	w.Close()
@@ -221,7 +366,8 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 	line, err := bufio.NewReader(r).ReadString('\n') // its URL, once it listens
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, server{}, fmt.Errorf("streamd (pid %d) does not listen yet; see %s", daemon.Process.Pid, f.logFile())
+		err, _ := f.hung()
+		return nil, server{}, err
 	case err != nil:
 		daemon.Wait()
 		switch err := fmt.Errorf("streamd did not start: %s", f.lastWords(before)); daemon.ProcessState.ExitCode() {
@@ -238,12 +384,37 @@ func (f folder) start(ctx context.Context, args []string) (net.Conn, server, err
 	if err != nil {
 		return nil, server{}, fmt.Errorf("streamd said %q, which is no URL", line)
 	}
-	return f.prove(ctx, port)
+	return f.prove(ctx, port, 0)
+}
+
+// environment is this process's, without what is not for a server.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DURABLE_STREAMS_") })
+}
+
+// openLog opens daemon.log for a server to append to. The folder may be somebody else's: a link is not followed.
+func (f folder) openLog() (*os.File, error) {
+	path := f.logFile()
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|noFollow, 0o600)
+	if info, e := os.Lstat(path); e == nil && (!info.Mode().IsRegular() || hasNames(info)) {
+		if err == nil {
+			log.Close()
+		}
+		return nil, hintError{fmt.Errorf("%s is a link, or no file: nothing is written to it", path), "rm " + shellWord(path)}
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		fmt.Fprintf(f.stderr, "streamctl: the server will have no log: %v\n", err)
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, f.foreign(err)
+	}
+	return log, err
 }
 
 // lastWords returns the error that a streamd logged last.
 func (f folder) lastWords(from int64) string {
-	log, err := os.Open(f.logFile())
+	log, err := os.OpenFile(f.logFile(), os.O_RDONLY|noFollow, 0)
 	if err != nil {
 		return err.Error()
 	}
@@ -260,7 +431,7 @@ func (f folder) lastWords(from int64) string {
 		said, _, _ = strings.Cut(said, "\n")
 		return said
 	}
-	return "see " + f.logFile()
+	return "see " + f.logFile() + ", where there was room for it"
 }
 
 // streamd returns the path of the streamd to start: the one beside this program, else the one on PATH.

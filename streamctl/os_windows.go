@@ -31,6 +31,7 @@ func hasEnded(p *os.Process) (ended bool) {
 func become(path string, args []string) error {
 	signal.Ignore(os.Interrupt)
 	streamd := exec.Command(path, args...)
+	streamd.Env = environment()
 	streamd.Stdin, streamd.Stdout, streamd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := streamd.Run()
 	if streamd.ProcessState == nil {
@@ -44,3 +45,12 @@ func isReaderGone(err error) bool {
 	const errorBrokenPipe, errorNoData = syscall.Errno(109), syscall.Errno(232)
 	return errors.Is(err, errorBrokenPipe) || errors.Is(err, errorNoData)
 }
+
+func keepToOurselves() {} // only what exec.Cmd names is inherited
+
+// noFollow is nothing here: what makes links needs a privilege.
+const noFollow = 0
+
+func hasNames(os.FileInfo) bool { return false }
+
+func isOurs(os.FileInfo) bool { return true }

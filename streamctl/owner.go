@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +22,11 @@ func (f folder) owner(ctx context.Context) (s server, answers bool, err error) {
 	switch {
 	case err == nil && (!known || pid == s.PID):
 		return s, true, nil
+	case err == nil && pid != 0 && slices.Contains(ports(pid), s.port):
+		s.PID = pid // it said the one that it has in its container
+		return s, true, nil
+	case errors.Is(err, fs.ErrPermission) && pid == 0:
+		return server{}, false, f.foreign(err)
 	case err == nil:
 		return s, true, fmt.Errorf("%s is served at %s by a process that cannot be seen from here", f.dir, s.url())
 	case pid == 0:
@@ -27,8 +34,9 @@ func (f folder) owner(ctx context.Context) (s server, answers bool, err error) {
 	}
 	s = server{}
 	s.PID = pid
-	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || !strings.HasPrefix(string(comm), "streamd") {
-		return s, false, fmt.Errorf("pid %d has locked %s and is no streamd", pid, f.dir)
+	if !isStreamd(pid) {
+		err, _ := f.hung()
+		return s, false, err
 	}
 	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(line) > 0 {
 		s.Args = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")[1:]
@@ -54,10 +62,13 @@ func (f folder) stop(s server, patience time.Duration) (killed bool, err error) 
 		} else if err != nil {
 			return false, fmt.Errorf("stop pid %d: %w", s.PID, err)
 		}
-		killed = signal == os.Kill
+		if killed = signal == os.Kill; killed {
+			patience = max(patience, 10*time.Second) // it cannot refuse, but it takes a moment
+		}
 		deadline := time.Now().Add(patience)
 		for wait := time.Millisecond; time.Now().Before(deadline); wait = min(2*wait, 50*time.Millisecond) {
-			if pid, known := f.holder(); known && pid != s.PID || !known && hasEnded(process) {
+			pid, known := f.holder()
+			if hasEnded(process) && (!known || pid != s.PID) {
 				return killed, nil
 			}
 			time.Sleep(wait)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -68,9 +70,8 @@ func (c *call) local(ctx context.Context) (folder, error) {
 	return f, err
 }
 
-// streamdArgs returns what was given of streamd's flags, for the folder.
-func streamdArgs(f folder, given map[string][]string) []string {
-	args := []string{"--dir=" + f.dir}
+// streamdArgs returns what was given of streamd's flags.
+func streamdArgs(given map[string][]string) (args []string) {
 	for _, name := range append(strings.Fields(streamdFlags), "port-fallback") {
 		for _, value := range given[name] {
 			if path, err := filepath.Abs(value); name == "tokens" && value != "" && err == nil {
@@ -95,11 +96,13 @@ func serverRun(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("run %s: %w", path, become(path, streamdArgs(f, c.given)))
+	return fmt.Errorf("run %s: %w", path, become(path, append([]string{"--dir=" + f.dir}, streamdArgs(c.given)...)))
 }
 
+var errRunning = errors.New("already running")
+
 func running(f folder, s server) error {
-	return hintError{fmt.Errorf("already running: pid %d serves %s at %s", s.PID, f.dir, s.url()), "streamctl server restart"}
+	return hintError{fmt.Errorf("%w: pid %d serves %s at %s", errRunning, s.PID, f.dir, s.url()), f.command("server restart")}
 }
 
 func serverStart(ctx context.Context, c *call) error {
@@ -107,27 +110,28 @@ func serverStart(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.startNew(ctx, f)
+	return c.startNew(ctx, f, c.given)
 }
 
-// startNew starts a server with the flags given now.
-func (c *call) startNew(ctx context.Context, f folder) error {
+// startNew starts a server where there is none.
+func (c *call) startNew(ctx context.Context, f folder, given map[string][]string) error {
 	if s, answers, _ := f.owner(ctx); answers {
 		return running(f, s)
 	}
-	if !c.has("port") {
-		c.given["port-fallback"] = []string{"true"}
+	if len(given["port"]) == 0 {
+		given["port-fallback"] = []string{"true"}
 	}
-	return c.startAndSay(ctx, f, c.given)
+	return c.startAndSay(ctx, f, given)
 }
 
 func (c *call) startAndSay(ctx context.Context, f folder, given map[string][]string) error {
-	conn, s, err := f.start(ctx, streamdArgs(f, given))
+	conn, s, err := f.start(ctx, given)
 	if errors.Is(err, errTaken) {
 		if s, answers, _ := f.owner(ctx); answers {
 			return running(f, s)
 		}
-		return f.hung()
+		err, _ := f.hung()
+		return err
 	} else if err != nil {
 		return err
 	}
@@ -139,9 +143,9 @@ func (c *call) startAndSay(ctx context.Context, f folder, given map[string][]str
 			Storage string `json:"storage"`
 			Dir     string `json:"dir"`
 			Log     string `json:"log"`
-		}{s.PID, s.url(), s.Storage, f.dir, f.logFile()})
+		}{s.PID, s.url(), s.Storage, f.dir, f.logOf(s.PID)})
 	}
-	return c.table([][2]string{{"pid", strconv.Itoa(s.PID)}, {"url", s.url()}, {"storage", s.Storage}, {"dir", f.dir}, {"log", f.logFile()}})
+	return c.table([][2]string{{"pid", strconv.Itoa(s.PID)}, {"url", s.url()}, {"storage", s.Storage}, {"dir", f.dir}, {"log", f.logOf(s.PID)}})
 }
 
 // table prints one member a line, the values below each other.
@@ -186,7 +190,7 @@ func serverStop(ctx context.Context, c *call) error {
 }
 
 // serverRestart starts the server again with the flags it had, except for those given now. One that had no port of its own
-// choice tries to get the same again, for those who know its URL.
+// choice tries to get the same again, for those who know its URL. Where it does not start, it is started again as it was.
 func serverRestart(ctx context.Context, c *call) error {
 	f, err := c.local(ctx)
 	if err != nil {
@@ -194,7 +198,15 @@ func serverRestart(ctx context.Context, c *call) error {
 	}
 	s, _, err := f.owner(ctx)
 	if errors.Is(err, errNotRunning) {
-		return c.startNew(ctx, f)
+		given, err := f.kept()
+		if err != nil {
+			return err
+		}
+		if flags := streamdArgs(given); len(flags) > 0 {
+			fmt.Fprintf(c.stderr, "streamctl: it was started last with %s\n", strings.Join(flags, " "))
+		}
+		c.override(given)
+		return c.startNew(ctx, f, given)
 	} else if err != nil {
 		return err
 	}
@@ -208,14 +220,50 @@ func serverRestart(ctx context.Context, c *call) error {
 			given["port"] = []string{strconv.Itoa(s.port)}
 		}
 	}
-	if c.has("port") {
-		delete(given, "port-fallback")
+	former := maps.Clone(given)
+	c.override(given)
+	if err := f.check(ctx, given); err != nil {
+		return err
 	}
-	maps.Copy(given, c.given)
 	if _, err := f.stop(s, 10*time.Second); err != nil {
 		return err
 	}
-	return c.startAndSay(ctx, f, given)
+	err = c.startAndSay(ctx, f, given)
+	if err == nil || errors.Is(err, errRunning) {
+		return err
+	}
+	conn, s, again := f.start(ctx, former)
+	if again != nil {
+		return fmt.Errorf("%w; nor does it start as it was: %w", err, again)
+	}
+	conn.Close()
+	return fmt.Errorf("%w; it runs again as it was, with pid %d at %s", err, s.PID, s.url())
+}
+
+// override puts the flags given now in the place of former ones.
+func (c *call) override(former map[string][]string) {
+	if c.has("port") {
+		delete(former, "port-fallback")
+	}
+	maps.Copy(former, c.given)
+}
+
+// check returns why streamd does not take the flags.
+func (f folder) check(ctx context.Context, given map[string][]string) error {
+	path, err := streamd()
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, path, append([]string{"--check", "--dir=" + f.dir}, streamdArgs(given)...)...).CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	said, _, _ := strings.Cut(strings.TrimPrefix(string(out), "streamd: "), "\n")
+	refusal := fmt.Errorf("streamd would not start, so the server was left as it is: %s", cmp.Or(said, err.Error()))
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 2 {
+		return usageError{refusal, "streamctl server restart --help"}
+	}
+	return refusal
 }
 
 func serverStatus(ctx context.Context, c *call) error {
@@ -240,9 +288,13 @@ func serverStatus(ctx context.Context, c *call) error {
 		}
 		return outcome(toldError{errNotRunning}, err)
 	case !answers && err == nil:
-		return f.hung()
+		err, _ := f.hung()
+		return err
 	case !answers:
 		return err
+	}
+	if s.moved {
+		tell(c.stderr, f.moved(s))
 	}
 	if url == "" {
 		url = s.url()
@@ -263,7 +315,7 @@ func serverStatus(ctx context.Context, c *call) error {
 		{"version", s.Version},
 		{"storage", s.Storage},
 		{"dir", s.Dir},
-		{"log", f.logFile()},
+		{"log", f.logOf(s.PID)},
 		uptime,
 		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
 	})

@@ -354,7 +354,7 @@ func TestServerRunIsStreamd(t *testing.T) {
 	is.NoErr(c.Process.Signal(syscall.SIGTERM))
 	is.NoErr(c.Wait())
 	is.True(strings.Contains(log.String(), "level=INFO msg=serving dir="+p.dir+"/here"))
-	is.Equal(p.ok("ls here"), "format\njournal\nstreams\n")
+	is.Equal(p.ok("ls here"), "daemon.args\nformat\njournal\nstreams\n")
 }
 
 // TestAutostartWithoutStreamd is told with where it was looked for.
@@ -366,4 +366,110 @@ func TestAutostartWithoutStreamd(t *testing.T) {
 	r := p.run("PATH=/usr/bin:/bin ./alone stream append -n x -m a")
 	is.Equal(r.code, 1)
 	is.True(regexp.MustCompile(`streamd is neither beside \S+/alone nor on PATH\nTry: `).MatchString(r.stderr))
+}
+
+// TestStartedAgainAsItWas: a server that starts by itself has the flags of the one before, or streams take what they must not.
+func TestStartedAgainAsItWas(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("streamctl server start --port 0 --factory validated")
+	for _, end := range []string{"kill -9 $(cat .iterate/daemon.pid); while streamctl server status; do :; done > /dev/null", "streamctl server stop"} {
+		p.run("%s", end)
+		r := p.run("streamctl stream append -n x -m forbidden")
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, " with --port=0 --factory=validated, as it was started last\n"))
+		is.True(strings.Contains(r.stderr, "hook validate-type"))
+	}
+	p.ok("streamctl server stop")
+	p.ok("streamctl server start --port 0 --storage memory") // what is said now is what holds
+	p.ok("streamctl stream append -n x -m kept")
+	p.ok("streamctl server stop")
+	r := p.run("streamctl stream append -n x -m kept")
+	is.True(strings.Contains(r.stderr, " with --port=0 --storage=memory, as it was started last\n"))
+	is.True(strings.Contains(p.ok("streamctl server status"), "storage  memory\n"))
+	p.ok("streamctl server stop")
+	p.ok("streamctl server start")
+	p.ok("streamctl server stop")
+	is.Equal(p.run("streamctl stream append -n x -m kept").code, 0)
+	is.True(strings.Contains(p.ok("streamctl server status"), "storage  fs\n"))
+}
+
+// TestPlantedFlags: what somebody else may have written is not obeyed.
+func TestPlantedFlags(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir -p .iterate/streams")
+	for content, says := range map[string]string{
+		"--port=0":                      "it is no JSON array of flags",
+		`["--dir=/tmp","--port=0"]`:     "--dir is no flag for it",
+		`["verify"]`:                    "verify is no flag for it",
+		`["--prot=0"]`:                  "unknown flag --prot",
+		`["--port=0","--storage=reel"]`: `--storage "reel": it is fs or memory`,
+	} {
+		p.ok("echo '%s' > .iterate/daemon.args", content)
+		for _, command := range []string{"append -n x -m a", "get -n x"} {
+			r := p.run("streamctl stream %s", command)
+			is.Equal(r.code, 1)
+			is.True(strings.Contains(r.stderr, says))
+			is.True(strings.Contains(r.stderr, "\nTry: streamctl server start with the flags"))
+		}
+	}
+	for _, command := range []string{"mkfifo .iterate/daemon.args", "ln -s /etc/hostname .iterate/daemon.args"} {
+		p.ok("rm .iterate/daemon.args; %s", command)
+		is.Equal(p.run("streamctl stream get -n x").code, 1)
+	}
+	p.start()
+}
+
+// TestPlantedLog: the log of who types a command in somebody else's folder is not written through links.
+func TestPlantedLog(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir .iterate; echo precious > victim")
+	for _, plant := range []string{"ln -s ../victim", "ln victim", "ln -s ../new", "mkfifo", "mkdir"} {
+		p.ok("%s .iterate/daemon.log", plant)
+		r := p.run("streamctl server start --port 0")
+		is.Equal(r.code, 1)
+		is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate/daemon.log is a link, or no file: nothing is written to it\nTry: rm 'DIR/.iterate/daemon.log'\n")
+		p.ok("rm -r .iterate/daemon.log")
+	}
+	is.Equal(p.ok("cat victim; ls"), "precious\nvictim\n")
+	p.start()
+}
+
+// TestFailedRestart leaves a server as it was.
+func TestFailedRestart(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("streamctl server start --port 0 --factory validated --storage memory")
+	p.ok(`streamctl stream append -n x -e '{"_type":"a","text":"kept"}'`)
+	for _, flags := range []string{"--storage reel", "--max-event 0", "--host 0.0.0.0", "--port 70000"} {
+		r := p.run("streamctl server restart %s", flags)
+		is.Equal(r.code, 2)
+		is.True(strings.Contains(r.stderr, "the server was left as it is"))
+		is.Equal(p.texts("x"), []string{"kept"})
+	}
+	before := p.port()
+	r := p.run("streamctl server restart --factory plain --port %s", port) // which is taken
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "is taken by another program") && strings.Contains(r.stderr, "it runs again as it was"))
+	is.Equal(p.port(), before)
+	is.Equal(p.run("streamctl stream append -n x -m forbidden").code, 1)
+}
+
+// TestKilledServerHasEnded when stop returns, also where that had no patience.
+func TestKilledServerHasEnded(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	for range 5 {
+		p.start()
+		r := p.run("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; streamctl server stop --timeout 0s && ! grep State /proc/$pid/status 2> /dev/null | grep -v Z")
+		is.True(strings.Contains(r.stderr, "was killed"))
+		is.Equal(r.code, 0)
+	}
 }

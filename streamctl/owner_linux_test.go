@@ -1,0 +1,232 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// Who has a folder's lock, Linux tells: the server is found, or what is the matter with it is said, whatever became of the files
+// that name it.
+
+// asRoot skips the test where it cannot mount or be somebody else.
+func asRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root mounts and becomes other users")
+	}
+}
+
+// pid is the server's, whatever its files say.
+func (p place) pid(dir string) int {
+	p.t.Helper()
+	pid, known := folder{dir: filepath.Join(p.dir, dir)}.holder()
+	if !known || pid == 0 {
+		p.t.Fatalf("nobody has %s", dir)
+	}
+	return pid
+}
+
+func (p place) kill(dir string) {
+	p.t.Helper()
+	if err := syscall.Kill(p.pid(dir), syscall.SIGKILL); err != nil {
+		p.t.Fatal(err)
+	}
+	for pid := 1; pid != 0; {
+		pid, _ = folder{dir: filepath.Join(p.dir, dir)}.holder()
+	}
+}
+
+func TestServerWithoutItsFiles(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("streamctl stream append -n x -m one")
+	pid := p.pid(".iterate")
+	p.ok("rm .iterate/daemon.p*")
+	is.Equal(p.texts("x"), []string{"one"})
+	p.ok("mkfifo .iterate/daemon.port") // which nobody writes to
+	p.ok("streamctl stream append -n x -m two")
+	is.True(strings.Contains(p.ok("streamctl server status"), fmt.Sprintf("pid      %d\n", pid)))
+	r := p.run("streamctl server start --port 0")
+	is.True(strings.Contains(r.stderr, fmt.Sprintf("already running: pid %d", pid)))
+	p.ok("streamctl server restart") // which makes them again
+	p.ok("grep -q . .iterate/daemon.port")
+	p.ok("rm .iterate/daemon.p*")
+	is.Equal(p.texts("x"), []string{"one", "two"})
+	p.ok("streamctl server stop")
+}
+
+// TestServerOnAFullDisk: it is found without the files that there is no room for, so that one can delete to make room.
+func TestServerOnAFullDisk(t *testing.T) {
+	asRoot(t)
+	for lack, options := range map[string]string{"bytes": "size=1m", "names": "nr_inodes=14"} {
+		t.Run(lack, func(t *testing.T) {
+			is := is.New(t)
+			p := newPlace(t)
+			mount := filepath.Join(p.dir, "disk")
+			p.ok("mkdir disk && mount -t tmpfs -o %s none disk", options)
+			t.Cleanup(func() { syscall.Unmount(mount, syscall.MNT_DETACH) })
+			t.Cleanup(func() { p.run("streamctl server stop --dir disk/d") })
+			p.run("streamctl stream append --dir disk/d -n x -m kept")
+			p.ok("streamctl server stop --dir disk/d")
+			if lack == "names" {
+				p.ok("rm disk/d/daemon.log; i=0; while touch disk/f$i 2> /dev/null; do i=$((i+1)); done")
+			} else {
+				p.run("cat /dev/zero > disk/ballast")
+			}
+			r := p.run("streamctl stream get --dir disk/d -n x")
+			is.Equal(texts(r.stdout), []string{"kept"})
+			is.True(strings.Contains(r.stderr, "started streamd"))
+			is.Equal(p.texts("x", "--dir disk/d"), []string{"kept"}) // and found again
+			is.True(strings.Contains(p.ok("streamctl server status --dir disk/d"), "storage  fs\n"))
+			p.ok("streamctl stream delete --dir disk/d -n x")
+			p.ok("streamctl server stop --dir disk/d")
+		})
+	}
+}
+
+func TestMovedFolder(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir a")
+	p.ok("streamctl server start --port 0 --dir a/d")
+	p.ok("streamctl stream append -n x -m kept --dir a/d")
+	p.ok("mv a b")
+	for _, command := range []string{"append -n x -m lost", "get -n x", "list"} {
+		r := p.run("streamctl stream %s --dir b/d", command)
+		is.Equal(r.code, 1)
+		is.Equal(p.normal(r.stderr), "streamctl: DIR/b/d was moved while pid PID serves it as DIR/a/d\nTry: streamctl server restart --dir 'DIR/b/d'\n")
+	}
+	r := p.run("streamctl server status --dir b/d")
+	is.Equal(r.code, 0)
+	is.True(strings.Contains(r.stderr, "was moved"))
+	p.ok("streamctl server restart --dir 'b/d'")
+	is.Equal(p.texts("x", "--dir b/d"), []string{"kept"})
+}
+
+// inContainer starts a server below unshare(1) on the folder that is here as .iterate.
+func (p place) inContainer(unshare, dir string) {
+	p.t.Helper()
+	asRoot(p.t)
+	if _, err := exec.LookPath("unshare"); err != nil {
+		p.t.Skip("unshare is not installed")
+	}
+	p.ok("mkdir -p .iterate mnt")
+	c := p.command(fmt.Sprintf("exec unshare %s sh -c 'mount -t tmpfs none mnt; mkdir mnt/d; mount --bind .iterate mnt/d; "+
+		"ip link set lo up 2> /dev/null; exec streamd --dir %s --port 0'", unshare, dir))
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		if pid, _ := (folder{dir: filepath.Join(p.dir, ".iterate")}).holder(); pid != 0 {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		c.Process.Kill()
+		c.Wait()
+	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		p.t.Skip("there is no container here: ", unshare)
+	}
+}
+
+// TestServerInAContainer has other pids, and another path for the folder, and does not stand in the way.
+func TestServerInAContainer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.inContainer("-m -p -f --mount-proc", "mnt/d")
+	p.ok("streamctl stream append -n x -m here")
+	is.Equal(p.texts("x"), []string{"here"})
+	is.True(strings.Contains(p.ok("streamctl server status"), fmt.Sprintf("pid      %d\n", p.pid(".iterate"))))
+	p.ok("streamctl server stop")
+	is.Equal(p.run("streamctl server status").code, 3)
+}
+
+// TestServerInAnotherNetwork cannot be reached from here, which is said at once.
+func TestServerInAnotherNetwork(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.inContainer("-m -n", ".iterate")
+	pid := p.pid(".iterate")
+	for _, command := range []string{"stream append -n x -m a", "stream get -n x", "server status"} {
+		r := p.run("streamctl %s", command)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, fmt.Sprintf("pid %d has %s/.iterate in a network of its own", pid, p.dir)))
+		is.True(strings.Contains(r.stderr, "Try: the same with --server "))
+	}
+}
+
+// TestFolderOfAnotherUser is not read, not started on, and named.
+func TestFolderOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("streamctl stream append -n x -m kept")
+	open := newPlace(t) // whose way the other user can go
+	p.ok("chmod 711 . .. && cp %s/stream* %s && chmod 755 %[2]s %[2]s/..", bin, open.dir)
+	if out, err := p.command("setpriv --reuid=65534 --regid=65534 --clear-groups true").CombinedOutput(); err != nil {
+		t.Skipf("nobody else can be here: %s", out)
+	}
+	for _, command := range []string{"stream append -n x -m a", "stream get -n x", "stream list", "server status", "server stop", "server start --port 0"} {
+		r := p.run("setpriv --reuid=65534 --regid=65534 --clear-groups %s/streamctl %s", open.dir, command)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "belongs to another user") && strings.Contains(r.stderr, "Try: the same with --server "))
+	}
+	is.Equal(p.texts("x"), []string{"kept"})
+}
+
+// TestLogOfAForegroundServer is where its stderr goes.
+func TestLogOfAForegroundServer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	c := p.command("exec streamctl server run --port 0 2> mine.log")
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	defer c.Wait()
+	defer c.Process.Signal(syscall.SIGTERM)
+	_, err = out.Read(make([]byte, 1))
+	is.NoErr(err)
+	is.True(strings.Contains(p.ok("streamctl server status"), "log      "+p.dir+"/mine.log\n"))
+}
+
+// TestNothingIsInherited: a server outlives who has started it, and must not keep what that has open.
+func TestNothingIsInherited(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("DURABLE_STREAMS_TOKEN=secret; export DURABLE_STREAMS_TOKEN; exec 8> lock 9> lock; umask 777; streamctl server start --port 0 --dir start")
+	p.run("exec 8> lock 9> lock; umask 777; streamctl stream append -n x -m a --dir append")
+	c := p.command("exec 8> lock 9> lock; exec streamctl server run --port 0 --dir run")
+	out, err := c.StdoutPipe()
+	is.NoErr(err)
+	is.NoErr(c.Start())
+	defer c.Wait()
+	defer c.Process.Signal(syscall.SIGTERM)
+	_, err = out.Read(make([]byte, 1))
+	is.NoErr(err)
+	for _, dir := range []string{"start", "append", "run"} {
+		pid := strconv.Itoa(p.pid(dir))
+		is.True(!strings.Contains(p.ok("ls -l /proc/%s/fd", pid), p.dir+"/lock"))
+		is.True(!strings.Contains(p.ok("cat /proc/%s/environ", pid), "secret"))
+		is.Equal(p.ok("stat -c %%a %s %[1]s/daemon.port", dir), "700\n600\n")
+	}
+}
