@@ -286,10 +286,15 @@ func (f folder) prove(ctx context.Context, port, holder int) (net.Conn, server, 
 		return nil, s, err
 	}
 	conn.SetDeadline(time.Now().Add(proofTime))
-	if err = f.ask(conn, &s); err == nil && holder != 0 {
-		s.PID, s.moved = holder, seesSame(holder) && !f.is(s.Dir)
-	} else if err == nil && !f.is(s.Dir) {
+	err = f.ask(conn, &s)
+	switch {
+	case err != nil:
+	case holder == 0 && (s.PID == 0 || !f.is(s.Dir)):
 		err = errOther
+	case holder != 0 && s.PID == 0: // it tells no stranger of itself
+		s.PID, s.Dir, s.Args = holder, f.dir, argsOf(holder)
+	case holder != 0:
+		s.PID, s.moved = holder, seesSame(holder) && !f.is(s.Dir)
 	}
 	if err != nil {
 		conn.Close()
@@ -323,7 +328,7 @@ func (f folder) ask(conn net.Conn, s *server) error {
 	if err != nil {
 		return err
 	}
-	if answer.StatusCode != http.StatusOK || answer.Close || json.Unmarshal(body, &s.Health) != nil || s.PID == 0 {
+	if answer.StatusCode != http.StatusOK || answer.Close || json.Unmarshal(body, &s.Health) != nil || s.Status == "" {
 		return errOther
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -38,9 +37,7 @@ func (f folder) owner(ctx context.Context) (s server, answers bool, err error) {
 		err, _ := f.hung()
 		return s, false, err
 	}
-	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(line) > 0 {
-		s.Args = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")[1:]
-	}
+	s.Args = argsOf(pid)
 	return s, false, nil
 }
 

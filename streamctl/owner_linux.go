@@ -95,6 +95,15 @@ func isStreamd(pid int) bool {
 	return err == nil && strings.HasPrefix(string(comm), "streamd")
 }
 
+// argsOf returns what stood behind its name when the process was started.
+func argsOf(pid int) []string {
+	line, err := os.ReadFile(proc(pid, "cmdline"))
+	if err != nil || len(line) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")[1:]
+}
+
 // state is the process's, 0 where there is none: proc_pid_stat(5).
 func state(pid int) byte {
 	b, err := os.ReadFile(proc(pid, "stat"))

@@ -8,6 +8,7 @@ func (f folder) holder() (pid int, known bool) { return 0, false }
 // What follows is asked of a holder alone.
 
 func ports(int) []int             { return nil }
+func argsOf(int) []string         { return nil }
 func isStreamd(int) bool          { return true }
 func isStopped(int) bool          { return false }
 func isDead(int) bool             { return false }
