@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,21 +46,12 @@ func (c *call) tokenHint(name string) string {
 	return "streamctl " + c.name + name + " --token-file FILE, where FILE has the token; or set DURABLE_STREAMS_TOKEN to it"
 }
 
-// withoutToken is for a server, which needs none and lives on.
-func withoutToken(env []string) []string {
-	return slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "DURABLE_STREAMS_TOKEN=") })
-}
-
 var secretForm = regexp.MustCompile("^[A-Z2-7]{26}$")
 
 // secret returns the header that shows a server with tokens who may use the folder. What has another form is none: the folder
 // may be somebody else's, and what is said may go to anybody.
 func (f folder) secret() string {
-	path := filepath.Join(f.dir, "daemon.secret")
-	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	b, err := os.ReadFile(path)
+	b, _, err := readPlain(filepath.Join(f.dir, "daemon.secret"))
 	if secret := strings.TrimSpace(string(b)); err == nil && secretForm.MatchString(secret) {
 		return "Authorization: Bearer " + secret + "\r\n"
 	}
