@@ -85,6 +85,7 @@ type command struct {
 	does   string // in a few words
 	manual string
 	flags  string // the long names of those it takes, in the order of its help
+	many   string // those of them that may be repeated
 	word   bool   // it takes one word more
 	reads  bool   // it starts no server where there are no streams
 	run    func(context.Context, *call) error
@@ -103,7 +104,7 @@ type call struct {
 
 // run is streamctl, with all that a process has around it in the arguments.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
-	words, given, err := parseFlags(args)
+	words, given, twice, err := parseFlags(args)
 	if err != nil {
 		return err
 	}
@@ -133,18 +134,25 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 			return c.usageErr("it takes no --%s", name)
 		}
 	}
+	for _, name := range twice {
+		if !slices.Contains(strings.Fields(c.many), name) {
+			return c.usageErr("--%s is given twice", name)
+		}
+	}
 	err = c.run(ctx, c)
 	return outcome(err, out.Flush()) // what was printed before an error stands before its message
 }
 
-// parseFlags takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them.
-func parseFlags(args []string) (words []string, given map[string][]string, err error) {
+// parseFlags takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them. Twice are
+// those that are given more than once.
+func parseFlags(args []string) (words []string, given map[string][]string, twice []string, err error) {
 	given = map[string][]string{}
+	seen := map[string]bool{}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		if arg == "--" {
-			return append(words, args...), given, nil
+			return append(words, args...), given, twice, nil
 		}
 		if len(arg) < 2 || arg[0] != '-' {
 			words = append(words, arg)
@@ -153,13 +161,17 @@ func parseFlags(args []string) (words []string, given map[string][]string, err e
 		name, value, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
 		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return name != "" && (name == f.long || name == f.short) })
 		if i < 0 {
-			return nil, nil, unknownFlag(arg, name, words)
+			return nil, nil, nil, unknownFlag(arg, name, words)
 		}
 		f := flagInfos[i]
+		if seen[f.long] {
+			twice = append(twice, f.long)
+		}
+		seen[f.long] = true
 		if f.value == "" {
 			on, err := strconv.ParseBool(cmp.Or(value, "true"))
 			if err != nil || valued && value == "" {
-				return nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.long, value), ""}
+				return nil, nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.long, value), ""}
 			}
 			if delete(given, f.long); on {
 				given[f.long] = []string{"true"}
@@ -168,13 +180,13 @@ func parseFlags(args []string) (words []string, given map[string][]string, err e
 		}
 		if !valued {
 			if len(args) == 0 {
-				return nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.value), ""}
+				return nil, nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.value), ""}
 			}
 			value, args = args[0], args[1:]
 		}
 		given[f.long] = append(given[f.long], value)
 	}
-	return words, given, nil
+	return words, given, twice, nil
 }
 
 func unknownFlag(arg, name string, words []string) error {

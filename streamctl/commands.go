@@ -20,7 +20,7 @@ much was appended. With --key or --if-tail all lines are one append, all or noth
 		},
 		{
 			name: "stream subscribe", usage: "-n NAME [-o OFFSET | --last N]", does: "print events as they come",
-			flags: "name offset last type all prefix server token-file dir", run: streamSubscribe,
+			flags: "name offset last type all prefix server token-file dir", many: "type", run: streamSubscribe,
 			manual: `
 Prints the events that are appended from now on, or those from an offset on and then what comes, until Ctrl-C. When the
 server ends or the connection breaks it connects again and goes on, with no gap and no repeat. With --all it prints the new
@@ -31,7 +31,7 @@ events of every stream, those made later too; what is appended while there is no
 		},
 		{
 			name: "stream get", usage: "-n NAME [-o OFFSET] [-l N] | --last N", does: "print the events there are",
-			flags: "name offset limit last type server token-file dir", reads: true, run: streamGet,
+			flags: "name offset limit last type server token-file dir", many: "type", reads: true, run: streamGet,
 			manual: `
 Prints a stream's events, from the first one unless said otherwise, and ends at the last one that there is now.
 
@@ -40,7 +40,7 @@ Prints a stream's events, from the first one unless said otherwise, and ends at 
 		},
 		{
 			name: "stream wait", usage: "-n NAME [--type TYPE] [-o OFFSET] [--timeout 30s]", does: "print the first event there is, or wait for it",
-			flags: "name type offset timeout server token-file dir", run: streamWait,
+			flags: "name type offset timeout server token-file dir", many: "type", run: streamWait,
 			manual: `
 Prints the stream's first event that matches, at once or as soon as there is one, and ends. Ends with status 1 when there
 is none in time. With "--offset now" only what is appended from now on counts.
@@ -61,13 +61,13 @@ Deletes a stream. Its subscriptions end; a later append begins again at offset 0
 		},
 		{
 			name: "server run", usage: "[flags]", does: "be the server, in the foreground",
-			flags: streamdFlags + " dir", run: serverRun,
+			flags: streamdFlags + " dir", many: "allow-host allow-origin", run: serverRun,
 			manual: `
 Runs streamd for the folder in the place of this process, until Ctrl-C or SIGTERM.`,
 		},
 		{
 			name: "server start", usage: "[flags]", does: "start the folder's server in the background",
-			flags: streamdFlags + " dir json", run: serverStart,
+			flags: streamdFlags + " dir json", many: "allow-host allow-origin", run: serverStart,
 			manual: `
 Starts streamd for the folder, detached from this terminal, and returns when it answers. Where no port is given and 3000 is
 taken, it takes a free one. Where the folder has a server already, that is an error. The server logs to daemon.log in the folder.`,
@@ -81,7 +81,7 @@ status 3 where none runs. A server that is named by its URL must be one of this 
 		},
 		{
 			name: "server restart", usage: "[flags]", does: "end the folder's server and start it again",
-			flags: streamdFlags + " server dir json", run: serverRestart,
+			flags: streamdFlags + " server dir json", many: "allow-host allow-origin", run: serverRestart,
 			manual: `
 Ends the folder's server and starts it again, with the flags that it had except for those given now. Flags that streamd does not
 take leave it as it is, and where it does not start it is started again as it was. Where none runs, starts one, with the flags
@@ -97,7 +97,7 @@ machine tells less of itself.`,
 		{
 			name: "token create", usage: "NAME --can read|write|admin [--prefix PREFIX] [--expires 30d] [--file FILE]",
 			does:  "make a token for a server's file of tokens",
-			flags: "can prefix expires file json", word: true, run: tokenCreate,
+			flags: "can prefix expires file json", many: "prefix", word: true, run: tokenCreate,
 			manual: `
 Makes a secret and prints it, once: it is kept nowhere. With --file the line of the token is added to that file, which has only
 the digest of the secret, and the server of the file takes it within a second; without, the line is printed below.

@@ -159,7 +159,7 @@ func (f folder) kept() (given map[string][]string, err error) {
 	case json.Unmarshal(b, &args) != nil:
 		err = errors.New("it is no JSON array of flags")
 	default:
-		words, given, err = parseFlags(args)
+		words, given, _, err = parseFlags(args)
 		for name := range given {
 			if !slices.Contains(strings.Fields(streamdFlags+" port-fallback"), name) {
 				words = append(words, "--"+name)

@@ -210,7 +210,7 @@ func serverRestart(ctx context.Context, c *call) error {
 	} else if err != nil {
 		return err
 	}
-	_, given, err := parseFlags(s.Args)
+	_, given, _, err := parseFlags(s.Args)
 	if err != nil {
 		return hintError{fmt.Errorf("pid %d has flags that this streamctl does not know: %w", s.PID, err), "streamctl server stop"}
 	}

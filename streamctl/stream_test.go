@@ -418,6 +418,9 @@ func TestEveryFlagIsKnown(t *testing.T) {
 		for _, name := range strings.Fields(c.flags) {
 			is.True(slices.ContainsFunc(flagInfos, func(f flagInfo) bool { return f.long == name })) // in the table
 			taken = append(taken, name)
+			i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return f.long == name })
+			said := strings.Contains(flagInfos[i].help, "may be repeated") || strings.Contains(c.manual, "--"+name+", which may be repeated")
+			is.Equal(slices.Contains(strings.Fields(c.many), name), said)
 		}
 	}
 	for _, f := range flagInfos {
@@ -432,7 +435,7 @@ func TestFlagForms(t *testing.T) {
 		{"-n=-x", "stream", "--details=true", "get", "-offset=-1"},
 		{"--name", "-x", "--offset", "-1", "-details", "--json", "--json=false", "--", "stream", "get"},
 	} {
-		words, given, err := parseFlags(args)
+		words, given, _, err := parseFlags(args)
 		is.NoErr(err)
 		is.Equal(words, []string{"stream", "get"})
 		is.Equal(given, map[string][]string{"name": {"-x"}, "offset": {"-1"}, "details": {"true"}})

@@ -102,6 +102,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	f.BoolVar(&o.check, "check", false, "")
 	f.BoolVar(&version, "version", false, "")
 
+	once(f, "allow-host", "allow-origin")
 	err := f.Parse(args)
 	if err == nil && version {
 		fmt.Fprintln(stdout, "streamd", buildVersion())
@@ -149,6 +150,28 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	o.own = chosen(f, o)
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
+}
+
+// once makes the flags with a value refuse a second one, but for those that may be repeated.
+func once(f *flag.FlagSet, repeatable ...string) {
+	f.VisitAll(func(f *flag.Flag) {
+		if _, bool := f.Value.(interface{ IsBoolFlag() bool }); !bool && !slices.Contains(repeatable, f.Name) {
+			f.Value = &onceValue{Value: f.Value}
+		}
+	})
+}
+
+type onceValue struct {
+	flag.Value
+	given bool
+}
+
+func (v *onceValue) Set(s string) error {
+	if v.given {
+		return errors.New("it is given twice")
+	}
+	v.given = true
+	return v.Value.Set(s)
 }
 
 // absTokens makes the path of the tokens one that holds for who starts this server again, from another folder.

@@ -34,6 +34,7 @@ func offline(ctx context.Context, command string, args []string, stdout, stderr 
 	f := flag.NewFlagSet(command, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	dir := f.String("dir", ".iterate", "")
+	once(f)
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stdout, usage)

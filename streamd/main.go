@@ -44,10 +44,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -103,6 +105,29 @@ func signalled() context.Context {
 
 // onHangup is what SIGHUP does where it does not end the server: it tells whether that is so.
 var onHangup atomic.Pointer[func() bool]
+
+// An output is stdout, and why it took no more.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	o.err = cmp.Or(o.err, err)
+	return n, err
+}
+
+// outcome is the error of a command beside that of its output: neither hides the other. That nobody reads it is none.
+func (o *output) outcome(err error) error {
+	switch {
+	case o.err == nil, errors.Is(o.err, syscall.EPIPE):
+		return err
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return o.err
+	}
+	return fmt.Errorf("%w; %w", err, o.err)
+}
 
 // A usageError is the caller's: a flag that does not exist, a value that it does not take.
 type usageError struct{ error }

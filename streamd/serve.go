@@ -30,12 +30,13 @@ const (
 
 // run is streamd, with all that a process has around it in the arguments. It returns when ctx is done and all has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	out := &output{Writer: stdout}
 	if len(args) > 0 && (args[0] == "verify" || args[0] == "repair") {
-		return offline(ctx, args[0], args[1:], stdout, stderr)
+		return out.outcome(offline(ctx, args[0], args[1:], out, stderr))
 	}
-	o, err := parse(args, stdout)
+	o, err := parse(args, out)
 	if err != nil {
-		return err
+		return out.outcome(err)
 	}
 	return serve(ctx, o, stdout, slog.New(slog.NewTextHandler(bounded(stderr, o.dir), nil)))
 }
