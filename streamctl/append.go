@@ -25,6 +25,8 @@ const (
 	batchBytes = 1 << 20
 	// maxLine is the longest line that any server takes.
 	maxLine = streamlib.MaxBatch
+	// answerTime is how long a server may take to look for an event that is there.
+	answerTime = 30 * time.Second
 	// retryTime is how long an append with a key is tried again after its outcome was open.
 	retryTime = 30 * time.Second
 )

@@ -148,12 +148,28 @@ func streamGet(ctx context.Context, c *call) error {
 	if err != nil {
 		return c.noStreams(err)
 	}
-	for events, err := range client.Stream(name).Query(ctx, q) {
+	stream, none := client.Stream(name), true
+	for events, err := range stream.Query(ctx, q) {
 		if err := cmp.Or(err, c.printEvents(events)); err != nil {
 			return c.explain(name, err)
 		}
+		none = false
+	}
+	if none && absent(ctx, stream) {
+		c.noStream(name, "")
 	}
 	return nil
+}
+
+// absent tells whether there is no such stream, where the server can say it.
+func absent(ctx context.Context, s streamlib.Stream) bool {
+	info, err := s.Stat(ctx)
+	return err == nil && info.Tail == 0
+}
+
+// noStream says on stderr that there is none, which is no error.
+func (c *call) noStream(name, yet string) {
+	fmt.Fprintf(c.stderr, "streamctl: %s %q: there is no such stream%s\n", strings.TrimPrefix(c.name, "stream "), name, yet)
 }
 
 func streamSubscribe(ctx context.Context, c *call) error {
@@ -168,23 +184,27 @@ func streamSubscribe(ctx context.Context, c *call) error {
 	}
 	ctx, cancel := untilReaderGone(ctx, c.stdout.under)
 	defer cancel(nil)
-	return c.follow(ctx, name, f, func(events []streamlib.Event) (done bool, err error) { return false, c.printEvents(events) })
-}
-
-// follow hands the events of a subscription to show, until that is done.
-func (c *call) follow(ctx context.Context, name string, f streamhttp.Follow, show func([]streamlib.Event) (done bool, err error)) error {
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
+	stream := client.Stream(name)
+	if isTerminal(c.stderr) && absent(ctx, stream) { // a script may well be there before its stream
+		c.noStream(name, " yet")
+	}
+	return c.follow(ctx, stream, f, func(events []streamlib.Event) (done bool, err error) { return false, c.printEvents(events) })
+}
+
+// follow hands the events of a subscription to show, until that is done.
+func (c *call) follow(ctx context.Context, s *streamhttp.Remote, f streamhttp.Follow, show func([]streamlib.Event) (done bool, err error)) error {
 	told := false
 	f.Reconnecting = func(err error) {
 		if !told { // not again and again
 			told = true
-			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), name, bare(err))
+			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), s.Name(), bare(err))
 		}
 	}
-	for events, err := range client.Stream(name).Follow(ctx, f) {
+	for events, err := range s.Follow(ctx, f) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -194,7 +214,7 @@ func (c *call) follow(ctx context.Context, name string, f streamhttp.Follow, sho
 			done, err = show(events)
 		}
 		if err != nil || done {
-			return c.explain(name, err)
+			return c.explain(s.Name(), err)
 		}
 	}
 	return nil
@@ -251,9 +271,28 @@ func streamWait(ctx context.Context, c *call) error {
 	}
 	ctx, cancel := untilReaderGone(ctx, c.stdout.under)
 	defer cancel(nil)
-	ctx, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("wait %q: there was no such event in %v", name, timeout))
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	stream, missed := client.Stream(name), "there was no such event"
+	if f.From != streamlib.Now { // the time is for what comes: what is there is looked for however short it is
+		ctx, stop := context.WithTimeoutCause(ctx, max(timeout, answerTime), fmt.Errorf("wait %q: the server did not answer in %v", name, max(timeout, answerTime)))
+		defer stop()
+		info, errStat := stream.Stat(ctx)
+		for events, err := range stream.Query(ctx, streamhttp.Query{From: f.From, Limit: 1, Types: f.Types}) {
+			return c.explain(name, cmp.Or(err, c.printEvents(events)))
+		}
+		if errStat == nil {
+			f.From = max(f.From, info.Tail)
+		}
+		if errStat == nil && info.Tail == 0 {
+			missed = "there was no such stream, and no event"
+		}
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("wait %q: %s in %v", name, missed, timeout))
 	defer stop()
-	return c.follow(ctx, name, f, func(events []streamlib.Event) (done bool, err error) {
+	return c.follow(ctx, stream, f, func(events []streamlib.Event) (done bool, err error) {
 		return len(events) > 0, c.printEvents(events[:min(1, len(events))])
 	})
 }
@@ -267,7 +306,15 @@ func streamDelete(ctx context.Context, c *call) error {
 	if err != nil {
 		return c.noStreams(err)
 	}
-	return c.explain(name, client.Stream(name).Delete(ctx))
+	stream := client.Stream(name)
+	none := absent(ctx, stream)
+	if err := stream.Delete(ctx); err != nil {
+		return c.explain(name, err)
+	}
+	if none {
+		c.noStream(name, "")
+	}
+	return nil
 }
 
 func streamList(ctx context.Context, c *call) error {
@@ -310,10 +357,10 @@ func (c *call) listNames() (lister, func() error) {
 
 func (c *call) listJSON() (lister, func() error) {
 	type details struct {
-		NextOffset string    `json:"nextOffset"`
-		Size       int64     `json:"size"`
-		CreatedAt  time.Time `json:"createdAt,omitzero"`
-		UpdatedAt  time.Time `json:"updatedAt,omitzero"`
+		NextOffset string `json:"nextOffset"`
+		Size       int64  `json:"size"`
+		CreatedAt  string `json:"createdAt,omitempty"`
+		UpdatedAt  string `json:"updatedAt,omitempty"`
 	}
 	type stream struct {
 		Name string `json:"name"`
@@ -322,10 +369,18 @@ func (c *call) listJSON() (lister, func() error) {
 	return func(s streamlib.Info) error {
 		v := stream{Name: s.Name}
 		if c.has("details") {
-			v.details = &details{s.Tail.String(), s.Size, s.CreatedAt, s.UpdatedAt}
+			v.details = &details{s.Tail.String(), s.Size, timeText(s.CreatedAt), timeText(s.UpdatedAt)}
 		}
 		return c.printJSON(v)
 	}, c.stdout.Flush
+}
+
+// timeText is a time as servers write it, with all three digits of its milliseconds; "" where it is not known.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
 func (c *call) listTable(now time.Time) (lister, func() error) {

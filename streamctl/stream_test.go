@@ -217,6 +217,47 @@ func TestCtrlCTellsWhatIsOpen(t *testing.T) {
 		"nothing else was appended\nTry: streamctl stream get -n x --last 1, which tells\n")
 }
 
+// TestWaitPassesOverWhatThereIs and takes the first event that comes with the type.
+func TestWaitPassesOverWhatThereIs(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("seq 2000 | streamctl stream append -n x > /dev/null")
+	waiter := p.follow("streamctl stream wait -n x --type done --timeout 1m")
+	p.ok("streamctl stream append -n x -m other")
+	p.ok(`streamctl stream append -n x -e '{"type":"done","text":"first"}'`)
+	p.ok(`streamctl stream append -n x -e '{"type":"done","text":"second"}'`)
+	is.Equal(waiter.texts(1), []string{"first"})
+	is.NoErr(waiter.c.Wait())
+	is.Equal(waiter.stderr.String(), "")
+}
+
+// TestPersonsAreToldWhoseStreamIsNotThere: at a terminal a wrong name is likelier than a stream that is to come.
+func TestPersonsAreToldWhoseStreamIsNotThere(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	subscriber := p.follow("script -qec 'streamctl stream subscribe -n typo' /dev/null")
+	line, err := subscriber.out.ReadString('\n')
+	is.NoErr(err)
+	is.Equal(line, "streamctl: subscribe \"typo\": there is no such stream yet\r\n")
+}
+
+// TestTimesAreTheServers: a list's times keep the digits that the server gave them.
+func TestTimesAreTheServers(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	const details = `{"name":"a","nextOffset":"0000000000000001","size":9,"createdAt":"2026-01-02T03:04:05.500Z","updatedAt":"2026-01-02T03:04:06.000Z"}`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"streams":[%s]}`, details)
+	}))
+	defer server.Close()
+	is.Equal(newPlace(t).ok("streamctl stream list --details --json -s %s", server.URL), details+"\n")
+}
+
 // cutter is a server's double that takes every second append to the server and cuts the connection instead of answering.
 func cutter(t *testing.T, to string) string {
 	t.Helper()
