@@ -16,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/iterate/durable-streams/streamlib"
-	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
 const (
@@ -142,9 +141,8 @@ func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch
 
 // refused tells whether the server has said that it stored nothing, for a reason that stays.
 func refused(err error) bool {
-	answer, ok := errors.AsType[*streamhttp.Error](err)
 	_, conflict := errors.AsType[*streamlib.ConflictError](err)
-	return conflict || refusedData(err) || errors.Is(err, streamlib.ErrFull) || ok && answer.Status < 500
+	return conflict || refusedData(err) || errors.Is(err, streamlib.ErrFull) || lasting(err)
 }
 
 // refusedData tells whether it said so because of an event.

@@ -113,6 +113,18 @@ func nobodyThere(err error) error {
 		"streamctl server start, then the same without --server and DURABLE_STREAMS_URL"}
 }
 
+// lasting tells whether err is an answer of the server that trying again does not change.
+func lasting(err error) bool {
+	answer, ok := errors.AsType[*streamhttp.Error](err)
+	switch {
+	case !ok:
+		return false
+	case answer.Status == http.StatusRequestTimeout, answer.Status == http.StatusTooManyRequests: // a proxy's
+		return false
+	}
+	return answer.Status < 500 || answer.Status == http.StatusInsufficientStorage
+}
+
 // bare returns err without the request that it was met with.
 func bare(err error) error {
 	if request, ok := errors.AsType[*url.Error](err); ok {
@@ -238,11 +250,10 @@ func subscribeAll(ctx context.Context, c *call) error {
 	defer cancel(nil)
 	for answered, told := false, false; ; answered = true {
 		for events, err := range client.Subscribe(ctx, c.value("prefix"), c.given["type"]...) {
-			refusal, refused := errors.AsType[*streamhttp.Error](err)
 			switch {
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
-			case refused && refusal.Status != http.StatusServiceUnavailable, !answered && unreachable(err):
+			case lasting(err), !answered && unreachable(err):
 				return c.explain("", err)
 			case err != nil && !told:
 				told = true

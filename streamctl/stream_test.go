@@ -258,6 +258,81 @@ func TestTimesAreTheServers(t *testing.T) {
 	is.Equal(newPlace(t).ok("streamctl stream list --details --json -s %s", server.URL), details+"\n")
 }
 
+// TestSubscriberConnectsAgainWhereThatMayHelp and else ends, with a sentence.
+func TestSubscriberConnectsAgainWhereThatMayHelp(t *testing.T) {
+	t.Parallel()
+	const event = `{"offset":"0000000000000000","eventStreamId":"x","data":{"text":"after"},"createdAt":"2026-01-02T03:04:05.500Z"}`
+	for status, ends := range map[int]bool{
+		200: true, // of a server that is none of ours
+		301: true, 400: true, 401: true, 403: true, 404: true, 405: true, 410: true, 421: true, 507: true,
+		408: false, 429: false, 500: false, 502: false, 503: false, 504: false,
+	} {
+		for _, what := range []string{"-n x", "--all"} {
+			t.Run(fmt.Sprint(status, " ", what), func(t *testing.T) {
+				t.Parallel()
+				is := is.New(t)
+				var asked atomic.Int32
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					n := asked.Add(1)
+					if n == 2 {
+						w.Header().Set("Content-Type", "text/html")
+						w.WriteHeader(status)
+						fmt.Fprintf(w, "<html>\n<body>%s</body>\n</html>", strings.Repeat("no ", 1000))
+						return
+					}
+					w.Header().Set("Content-Type", "text/event-stream")
+					fmt.Fprint(w, "retry: 1\nid: -1\n\n")
+					if n > 2 {
+						fmt.Fprintf(w, "id: 0\ndata: %s\n\n", event)
+						w.(http.Flusher).Flush()
+						<-r.Context().Done()
+					}
+				}))
+				defer server.CloseClientConnections()
+				subscriber := newPlace(t).follow("streamctl stream subscribe %s -s %s", what, server.URL)
+				if !ends {
+					is.Equal(subscriber.texts(1), []string{"after"})
+					return
+				}
+				is.Equal(exitCodeOf(subscriber.c.Wait()), 1)
+				lines := strings.Split(strings.TrimSpace(subscriber.stderr.String()), "\n")
+				is.True(len(lines) <= 3 && len(lines[0]) < 200 && !strings.Contains(lines[0], "<")) // not a page
+			})
+		}
+	}
+}
+
+// TestSomeWebServerIsKnown for what it is, by every command, and its pages are not printed.
+func TestSomeWebServerIsKnown(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.ok("echo 1 > lines")
+	for _, status := range []int{200, 201, 204, 404, 500, 502} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(status)
+			fmt.Fprint(w, "<html>\n<body>hello\x1b[31m</body>\n</html>\n")
+		}))
+		t.Cleanup(server.Close)
+		for _, command := range []string{"get -n x", "get -n x --last 1", "list", "list --details", "delete -n x", "append -n x -m a", "append -n x < lines",
+			"wait -n x --timeout 0", "wait -n x -o now", "subscribe -n x", "subscribe --all"} {
+			if status == 204 && strings.HasPrefix(command, "delete") || status >= 500 && (strings.Contains(command, "--all") || strings.Contains(command, "lines")) {
+				continue // it cannot be known, or tries again
+			}
+			t.Run(fmt.Sprint(status, " ", command), func(t *testing.T) {
+				t.Parallel()
+				is := is.New(t)
+				r := p.run("streamctl stream %s -s %s", command, server.URL)
+				is.Equal(r.code, 1)
+				is.Equal(r.stdout, "")
+				first, rest, _ := strings.Cut(r.stderr, "\n")
+				is.True(strings.Contains(first, "not that of a durable-streams server"))
+				is.True(rest == "" || strings.HasPrefix(rest, "Try: ") && strings.Count(rest, "\n") == 1)
+			})
+		}
+	}
+}
+
 // cutter is a server's double that takes every second append to the server and cuts the connection instead of answering.
 func cutter(t *testing.T, to string) string {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/iterate/durable-streams/streamlib"
 )
@@ -83,9 +84,10 @@ func status(err error) (int, problem) {
 func refusal(resp *http.Response, stream string) error {
 	var p problem
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if json.Unmarshal(body, &p) != nil || p.Error == "" {
-		p = problem{Error: resp.Status + " " + strings.TrimSpace(string(body[:min(len(body), 200)]))}
+	if json.Unmarshal(body, &p) != nil || p.Error == "" { // a page, of a proxy or of a server that is none of ours
+		p = problem{Error: fmt.Sprintf("%d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), errNotOurs.Message)}
 	}
+	p.Error = oneLine(p.Error)
 	tail, err := streamlib.ParseOffset(p.Tail)
 	switch {
 	case resp.StatusCode == http.StatusBadRequest && p.HookID != "":
@@ -98,6 +100,18 @@ func refusal(resp *http.Response, stream string) error {
 	return &Error{Status: resp.StatusCode, Message: p.Error}
 }
 
+// oneLine is a server's text in a form that does a terminal and a log no harm.
+func oneLine(text string) string {
+	const most = 2000
+	text = strings.ToValidUTF8(text[:min(len(text), most)], "")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
 // passing tells whether a repeated request may fare better: the connection was lost, or the server has troubles of its own.
 func passing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
@@ -105,6 +119,12 @@ func passing(err error) bool {
 	}
 	code, _ := status(err)
 	return code >= 500 && code != http.StatusInsufficientStorage
+}
+
+// busy tells whether a proxy asked to come again later.
+func busy(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooManyRequests)
 }
 
 // told is err with what was being done, unless the server has said all.

@@ -58,7 +58,7 @@ func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Eve
 		for failures := 0; ; {
 			moved, err := r.c.follow(ctx, req, p, yield)
 			switch {
-			case err == errStopped || ctx.Err() != nil || p.after == unknown || !passing(err):
+			case err == errStopped || ctx.Err() != nil || p.after == unknown || !passing(err) && !busy(err):
 				if gone, ok := errors.AsType[*streamlib.GoneError](err); ok {
 					gone.After = p.after
 				}

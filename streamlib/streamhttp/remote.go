@@ -257,6 +257,9 @@ func (r *Remote) Delete(ctx context.Context) error {
 	resp, err := r.do(ctx, request{method: http.MethodDelete})
 	if err == nil {
 		resp.Body.Close()
+		if resp.StatusCode != http.StatusNoContent {
+			err = errNotOurs
+		}
 	}
 	return told(err, "delete", r.name)
 }
