@@ -130,6 +130,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.share(w, r) {
 		return
 	}
+	r = lasting(r)
 	if err := h.admit(w, r); err != nil {
 		h.fail(w, r, err)
 	} else if p := r.URL.EscapedPath(); path.Clean(p) != p {
@@ -144,7 +145,7 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength != 0 { // the deadline is for who reads the body: readBody, or net/http where there is an error before
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	}
-	if !h.allowed(r.Host) {
+	if !h.allowed(r) {
 		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
 	}
 	return h.sameOrigin(r)
@@ -174,10 +175,13 @@ var (
 	sseType  = []string{"text/event-stream"}
 )
 
-// allowed tells whether a request may be for the host. A web page can let any name of its own point to this machine, so
-// other names than those of this machine are taken only where its owner said so.
-func (h *handler) allowed(host string) bool {
-	name := hostname(host)
+// allowed tells whether the request's host may be asked for. A web page can let any name of its own point to this machine, so
+// other names than those of this machine are taken only where its owner said so. No browser leaves the name out, as HTTP/1.0 may.
+func (h *handler) allowed(r *http.Request) bool {
+	if r.Host == "" && !r.ProtoAtLeast(1, 1) {
+		return true
+	}
+	name := hostname(r.Host)
 	ip, err := netip.ParseAddr(name)
 	return err == nil && ip.Unmap().IsLoopback() || h.hosts[name]
 }

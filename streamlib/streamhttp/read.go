@@ -67,7 +67,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		defer cancel()
 		for events, err := range stream.Subscribe(ctx, from) {
 			if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
-				break // nothing came
+				break // nothing came, or nobody waits
 			}
 			if err != nil {
 				return h.broken(a, r, err)

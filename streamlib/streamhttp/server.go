@@ -27,16 +27,31 @@ func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Serv
 	}
 }
 
-// endKey is for the context that is done when the end of a request's server begins.
+// endKey is for the context that is done when the end of a request's server begins, and clientKey for the one that is done when its
+// client is gone.
 type endKey struct{}
+type clientKey struct{}
 
-// untilEnd returns r with a context that is done when the end of its server begins, too: for what waits. Cancel is to be called.
+// lasting returns r with a context that does not end when the client has sent its last byte, which net/http takes for its leaving: who
+// closes that half of the connection still waits for an answer, and who is gone is found out by writing to him.
+func lasting(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(context.WithoutCancel(r.Context()), clientKey{}, r.Context()))
+}
+
+// untilEnd returns r with a context that is done when the client seems to be gone, or the end of the server begins, too: for what
+// waits. Cancel is to be called.
 func untilEnd(r *http.Request) (*http.Request, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
-	end, ok := ctx.Value(endKey{}).(context.Context)
-	if !ok {
-		return r.WithContext(ctx), cancel
+	var stops []func() bool
+	for _, key := range []any{endKey{}, clientKey{}} {
+		if end, ok := ctx.Value(key).(context.Context); ok {
+			stops = append(stops, context.AfterFunc(end, cancel))
+		}
 	}
-	stop := context.AfterFunc(end, cancel)
-	return r.WithContext(ctx), func() { stop(); cancel() }
+	return r.WithContext(ctx), func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
+	}
 }

@@ -1,0 +1,111 @@
+package streamhttp_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/matryer/is"
+)
+
+// dial connects to the server without a client's help.
+func dial(t testing.TB, c *streamhttp.Client) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(c.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// TestClientsThatSendNoMoreAreAnswered: nc and others close their half of the connection behind the request, which net/http takes for
+// their leaving.
+func TestClientsThatSendNoMoreAreAnswered(t *testing.T) {
+	var left context.Context // is done when net/http has seen it
+	hooks := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "wait", Run: func(context.Context, string, json.RawMessage) error {
+		<-left.Done()
+		return nil
+	}}}}
+	storage := streamlib.NewMemory()
+	add(t, streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{}).Stream("s"), abc...)
+	m := streamlib.NewManager(storage, streamlib.Factory(streamlib.Plain).WithHooks(hooks), streamlib.Options{})
+	h := streamhttp.NewHandler(m, streamhttp.Config{})
+	client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if left = r.Context(); r.Body == http.NoBody {
+			<-left.Done()
+		}
+		h.ServeHTTP(w, r)
+	}))
+	for _, test := range []struct {
+		request string
+		status  int
+		body    string // a part of it
+	}{
+		{"GET /streams/s/events", 200, `"offset":"0000000000000002"`},
+		{"GET /streams/s/events?offset=now", 200, `{"events":[]}`},
+		{"GET /streams/s/events?last=1&type=b", 200, `"_type":"b"`},
+		{"GET /streams/s/events?offset=3&wait=1h", 200, `{"events":[]}`}, // nobody may be there: it does not wait
+		{"HEAD /streams/s", 200, ""},
+		{"HEAD /streams/none", 404, ""},
+		{"GET /streams", 200, `{"streams":["s"]}`},
+		{"GET /streams?details=true", 200, `"nextOffset":"0000000000000003"`},
+		{"GET /healthz", 200, `"ok"`},
+		{"GET /streams/s", 200, ""},
+		{"POST /streams/s", 201, `"data":1`},
+		{"DELETE /streams/s", 204, ""},
+	} {
+		t.Run(test.request, func(t *testing.T) {
+			is := is.New(t)
+			conn := dial(t, client)
+			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\n", test.request)
+			if strings.HasPrefix(test.request, "POST") {
+				fmt.Fprint(conn, "Content-Length: 10\r\n\r\n{\"data\":1}")
+			} else {
+				fmt.Fprint(conn, "\r\n")
+			}
+			is.NoErr(conn.CloseWrite())
+			method, _, _ := strings.Cut(test.request, " ")
+			resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+			is.NoErr(err)
+			body, err := io.ReadAll(resp.Body)
+			is.NoErr(err)
+			is.Equal(resp.StatusCode, test.status)
+			is.True(strings.Contains(string(body), test.body))
+		})
+	}
+}
+
+func TestRequestsWithoutHost(t *testing.T) {
+	client, _ := serve(t, streamhttp.Config{})
+	for _, test := range []struct {
+		request string
+		status  int
+	}{
+		{"GET /healthz HTTP/1.0\r\n\r\n", 200}, // a health check's
+		{"GET /streams HTTP/1.0\r\n\r\n", 200},
+		{"POST /streams/s HTTP/1.0\r\nContent-Length: 10\r\n\r\n{\"data\":1}", 201},
+		{"POST /streams/s HTTP/1.0\r\nOrigin: http://evil.example\r\nContent-Length: 10\r\n\r\n{\"data\":1}", 403},
+		{"GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403},
+		{"GET http://evil.example/healthz HTTP/1.0\r\n\r\n", 403},
+		{"GET /healthz HTTP/1.1\r\n\r\n", 400},
+		{"GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", 403},
+	} {
+		t.Run(test.request, func(t *testing.T) {
+			is := is.New(t)
+			conn := dial(t, client)
+			fmt.Fprint(conn, test.request)
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			is.NoErr(err)
+			is.Equal(resp.StatusCode, test.status)
+		})
+	}
+}
