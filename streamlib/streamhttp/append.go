@@ -106,7 +106,7 @@ func isLines(h http.Header) (bool, error) {
 	case name == lineType[0]:
 		return true, nil
 	case name == "application/json", name == "text/json", strings.HasPrefix(name, "application/") && strings.HasSuffix(name, "+json"),
-		name == "application/x-www-form-urlencoded": // what curl -d says of anything
+		name == "application/x-www-form-urlencoded", name == "text/plain": // what curl -d and fetch say of anything
 		return false, nil
 	}
 	return false, &Error{http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q is not read here; send application/json or application/x-ndjson", given)}

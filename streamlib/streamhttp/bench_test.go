@@ -191,7 +191,7 @@ func BenchmarkLive(b *testing.B) {
 	frame := fmt.Appendf(nil, "id: 0000000000000000\ndata: {\"offset\":\"0000000000000000\",\"eventStreamId\":\"s\",\"data\":%s,\"createdAt\":\"2024-01-08T00:00:00.000Z\"}\n\n", data[0])
 	bare := serveHandler(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, "retry: 1000\nid: -1\n\n")
+		_, _ = io.WriteString(w, "retry: 1000\nevent: position\nid: -1\ndata: {}\n\n")
 		mu.Lock()
 		wake := changed
 		mu.Unlock()

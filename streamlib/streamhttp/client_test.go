@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -174,8 +176,11 @@ func wire(o int) string {
 	return strings.ReplaceAll(frame(o, "0"), "TIME", "2024-01-08T00:00:00.000Z") + "\n"
 }
 
+// bareID is a position as older servers tell it, which some clients pass over.
+var bareID = regexp.MustCompile(`(?m)^id: (.*)\n\n`)
+
 func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
-	const opening = "retry: 1\nid: -1\n\n"
+	const opening = "retry: 1\nid: -1\n\n" // as older servers say it
 	for _, test := range []struct {
 		name    string
 		answers []http.HandlerFunc
@@ -187,27 +192,39 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 		{"trouble at first", []http.HandlerFunc{refuse(503)}, 0, "so it is", 1},
 		{"another server", []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {}}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
 		{"trouble, then a refusal", []http.HandlerFunc{frames(opening + wire(0)), refuse(503), refuse(500), refuse(502), refuse(403)}, 1, "so it is", 5},
+		{"cut before the first event", []http.HandlerFunc{frames("retry: 1\n"), frames("retry: 1\n" + wire(0)), refuse(410)}, 1, "so it is", 3},
 		{"cut within an event", []http.HandlerFunc{frames(opening + wire(0) + wire(1)[:40]), frames("id: 0\n\n" + wire(1)), refuse(410)}, 2, "so it is", 3},
 		{"cut between id and data", []http.HandlerFunc{frames(opening + wire(0)[:21]), frames("id: -1\n\n" + wire(0)), refuse(410)}, 1, "so it is", 3},
 		{"a gap", []http.HandlerFunc{frames(opening + wire(0) + wire(2))}, 1, `subscribe "s": the server left out or repeated events`, 1},
+		{"a gap at the beginning", []http.HandlerFunc{frames("retry: 1\n" + wire(1))}, 0, `subscribe "s": the server left out or repeated events`, 1},
 		{"a gap over a reconnection", []http.HandlerFunc{frames(opening + wire(0)), frames("id: 4\n\n" + wire(5))}, 1, `subscribe "s": the server left out or repeated events`, 2},
 		{"a repeat", []http.HandlerFunc{frames(opening + wire(0) + wire(0))}, 1, `subscribe "s": the server left out or repeated events`, 1},
 		{"what is no event", []http.HandlerFunc{frames(opening + "data: {}\n\n")}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
-		{"deleted", []http.HandlerFunc{frames(opening + wire(0) + ": deleted\n\n")}, 1, `subscribe "s": stream was deleted`, 1},
+		{"deleted", []http.HandlerFunc{frames(opening + wire(0) + ": deleted\n")}, 1, `subscribe "s": stream was deleted`, 1},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			is := is.New(t)
-			client, asked := script(t, test.answers...)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			n, last := 0, error(nil)
-			for events, err := range client.Stream("s").Subscribe(ctx, streamlib.Beginning) {
-				n, last = n+len(events), err
-			}
-			is.Equal(n, test.events)
-			is.Equal(last.Error(), test.err)
-			is.Equal(asked.Load(), test.asked)
-		})
+		for _, form := range []string{"", " of an older server"} {
+			t.Run(test.name+form, func(t *testing.T) {
+				is := is.New(t)
+				answers := slices.Clone(test.answers)
+				for i, answer := range answers {
+					if form == "" {
+						answers[i] = rewritten(answer, func(s string) string {
+							return bareID.ReplaceAllString(s, position("$1", "0000000000000000")+"\n")
+						}).ServeHTTP
+					}
+				}
+				client, asked := script(t, answers...)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				n, last := 0, error(nil)
+				for events, err := range client.Stream("s").Subscribe(ctx, streamlib.Beginning) {
+					n, last = n+len(events), err
+				}
+				is.Equal(n, test.events)
+				is.Equal(last.Error(), test.err)
+				is.Equal(asked.Load(), test.asked)
+			})
+		}
 	}
 }
 
@@ -220,7 +237,8 @@ func TestFollowResumesByItsLastEvent(t *testing.T) {
 			next(w, r)
 		}
 	}
-	client, _ := script(t, note(frames("retry: 1\nid: 6\n\n")), note(frames("id: 6\n\n"+wire(7)+"id: 0000000000000009\n\n")), note(frames("id: 9\n\n"+wire(9))))
+	at := func(id string) string { return position(id, "0000000000000007") + "\n" }
+	client, _ := script(t, note(frames("retry: 1\n"+at("6"))), note(frames(at("6")+wire(7)+at("0000000000000009"))), note(frames(at("9")+wire(9))))
 	var last error
 	for _, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
 		last = err
@@ -248,7 +266,7 @@ func TestFollowLast(t *testing.T) {
 }
 
 func TestSilentConnectionIsTakenForLost(t *testing.T) {
-	opening := frames("retry: 1000\nid: -1\n\n")
+	opening := frames("retry: 1000\n" + position("-1", "0000000000000000") + "\n")
 	for _, test := range []struct {
 		name  string
 		first http.HandlerFunc
@@ -555,14 +573,22 @@ func TestOneClientIsForMany(t *testing.T) {
 
 // quickRetry makes h's event streams tell clients to come back soon.
 func quickRetry(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&quick{w}, r) })
+	return rewritten(h, func(s string) string { return strings.Replace(s, "retry: 1000\n", "retry: 1\n", 1) })
 }
 
-type quick struct{ http.ResponseWriter }
+// rewritten is h, of which each write goes through f.
+func rewritten(h http.Handler, f func(string) string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&rewriter{w, f}, r) })
+}
 
-func (q *quick) Unwrap() http.ResponseWriter { return q.ResponseWriter }
+type rewriter struct {
+	http.ResponseWriter
+	f func(string) string
+}
 
-func (q *quick) Write(b []byte) (int, error) {
-	_, err := q.ResponseWriter.Write([]byte(strings.Replace(string(b), "retry: 1000\n", "retry: 1\n", 1)))
+func (w *rewriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *rewriter) Write(b []byte) (int, error) {
+	_, err := io.WriteString(w.ResponseWriter, w.f(string(b)))
 	return len(b), err
 }

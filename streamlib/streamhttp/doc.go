@@ -23,10 +23,12 @@
 //
 // # Event streams
 //
-// A subscription opens with the client's retry interval and the id of the position before the first event to come. From then on
-// each event is an id, its offset, and its data, the event as JSON on one line. What is ready together is flushed together; ": ping"
-// breaks a silence of 15 s. A Last-Event-ID resumes behind that event. When the stream does not have it, as the stream was deleted
-// and made again, the answer is 410, which ends a browser's attempts. A subscription to a stream that is deleted ends with ": deleted".
+// A subscription opens with the client's retry interval and an event "position": its id is the position before the first event to
+// come, its data the tail. Only where the request names an offset or a last event, and there are events behind it, these come at once.
+// Each event is an id, its offset, and its data, the event as JSON on one line; where a filter left the last ones out, another position
+// moves the id. What is ready together is flushed together; ": ping" breaks a silence of 15 s. A Last-Event-ID resumes behind that
+// event. When the stream does not have it, as the stream was deleted and made again, the answer is 410, which ends a browser's
+// attempts. A subscription to a stream that is deleted ends with ": deleted".
 //
 // # The client
 //

@@ -54,7 +54,10 @@ func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Eve
 		if err != nil {
 			return err
 		}
-		p := &position{after: unknown, filtered: len(f.Types) > 0, retry: time.Second}
+		p := &position{after: unknown, start: unknown, filtered: len(f.Types) > 0, retry: time.Second}
+		if f.Last == 0 && f.From != streamlib.Now {
+			p.start = max(f.From, 0) - 1
+		}
 		for failures := 0; ; {
 			moved, err := r.c.follow(ctx, req, p, yield)
 			switch {
@@ -90,7 +93,9 @@ func (c *Client) follow(ctx context.Context, req request, p *position, yield fun
 		return false, err
 	}
 	defer s.close()
-	s.position = p
+	if s.position = p; p.after == unknown {
+		p.after = p.start
+	}
 	for {
 		events, err := s.next()
 		if err != nil {
@@ -105,6 +110,7 @@ func (c *Client) follow(ctx context.Context, req request, p *position, yield fun
 // position is where a subscription is in its stream.
 type position struct {
 	after    streamlib.Offset // the last event seen, Beginning before the first one
+	start    streamlib.Offset // what after is once the server has begun to answer; unknown where it is for the server to tell
 	filtered bool             // events may be missing
 	retry    time.Duration    // the server's word
 }
@@ -118,6 +124,7 @@ type eventStream struct {
 	close     func()
 	alive     *time.Timer // ends the connection when it is silent for too long
 	id        []byte      // a line that has been read; what it says holds when its event is whole
+	note      bool        // the event that is being read is one of the server's own, such as a position
 	pinged    bool
 	err       error
 }
@@ -172,7 +179,7 @@ func (s *eventStream) next() (events []streamlib.Event, err error) {
 // take is the effect of one line.
 func (s *eventStream) take(line []byte, events []streamlib.Event) ([]streamlib.Event, error) {
 	p := s.position
-	if data, ok := bytes.CutPrefix(line, []byte("data: ")); ok { // the last line of an event
+	if data, ok := bytes.CutPrefix(line, []byte("data: ")); ok && !s.note { // the last line of an event
 		event, err := parseEvent(data)
 		if err == nil && p != nil {
 			if p.after != unknown && (event.Offset <= p.after || event.Offset != p.after+1 && !p.filtered) {
@@ -190,7 +197,7 @@ func (s *eventStream) take(line []byte, events []streamlib.Event) ([]streamlib.E
 		return events, nil
 	}
 	switch string(line) {
-	case "": // the end of an event; where that has no data, its id is the position all the same
+	case "": // the end of an event; where that is a position, or of an older server and has no data, its id is the position
 		if p != nil && s.id != nil {
 			id, err := streamlib.ParseOffset(string(s.id))
 			if err != nil {
@@ -200,13 +207,15 @@ func (s *eventStream) take(line []byte, events []streamlib.Event) ([]streamlib.E
 				p.after = id
 			}
 		}
-		s.id = nil
+		s.id, s.note = nil, false
 	case strings.TrimSpace(ping):
 		s.pinged = true
 	case strings.TrimSpace(deleted):
 		return events, streamlib.ErrDeleted
 	default:
-		if retry, ok := bytes.CutPrefix(line, []byte("retry: ")); ok && p != nil {
+		if bytes.HasPrefix(line, []byte("event: ")) {
+			s.note = true
+		} else if retry, ok := bytes.CutPrefix(line, []byte("retry: ")); ok && p != nil {
 			if ms, err := strconv.Atoi(string(retry)); err == nil {
 				p.retry = min(max(time.Duration(ms)*time.Millisecond, time.Millisecond), maxPause)
 			}

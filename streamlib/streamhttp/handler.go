@@ -173,6 +173,7 @@ var (
 	jsonType = []string{"application/json"}
 	lineType = []string{"application/x-ndjson"}
 	sseType  = []string{"text/event-stream"}
+	sseUTF8  = []string{sseType[0] + "; charset=utf-8"} // without it some clients read ISO-8859-1
 )
 
 // allowed tells whether the request's host may be asked for. A web page can let any name of its own point to this machine, so
@@ -265,6 +266,9 @@ func (h *handler) remove(w http.ResponseWriter, r *http.Request, name string) er
 
 // stat answers HEAD: the tail, and what else is known of the stream.
 func (h *handler) stat(w http.ResponseWriter, r *http.Request, name string) error {
+	if _, err := placeOf(r); err != nil { // GET's parameters
+		return err
+	}
 	info, err := h.streams.Stream(name).Stat(r.Context())
 	if err != nil {
 		return err

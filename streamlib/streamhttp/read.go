@@ -34,13 +34,16 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		a.start()
 		return nil
 	}
+	var info streamlib.Info
+	if last > 0 || from == streamlib.Now {
+		info, err = stream.Stat(r.Context())
+	}
 	switch {
+	case err != nil:
 	case last > 0:
-		from, err = startOfLast(r.Context(), stream, last, types)
+		from, err = startOfLast(r.Context(), stream, info.Tail, last, types)
 		limit = last
 	case from == streamlib.Now:
-		var info streamlib.Info
-		info, err = stream.Stat(r.Context())
 		from = info.Tail
 	}
 	if err != nil {
@@ -91,13 +94,12 @@ func (h *handler) broken(a *answer, r *http.Request, err error) error {
 	panic(http.ErrAbortHandler)
 }
 
-// startOfLast returns the offset of the n-th event from the end that has one of types. It looks backwards in steps.
-func startOfLast(ctx context.Context, s streamlib.Stream, n int, types []string) (streamlib.Offset, error) {
-	info, err := s.Stat(ctx)
-	if err != nil || len(types) == 0 {
-		return max(0, info.Tail-streamlib.Offset(n)), err
+// startOfLast returns the offset of the n-th event before tail that has one of types. It looks backwards in steps.
+func startOfLast(ctx context.Context, s streamlib.Stream, tail streamlib.Offset, n int, types []string) (streamlib.Offset, error) {
+	if len(types) == 0 {
+		return max(0, tail-streamlib.Offset(n)), nil
 	}
-	high, step := info.Tail, streamlib.Offset(1024)
+	high, step := tail, streamlib.Offset(1024)
 	for high > 0 {
 		low := max(0, high-step)
 		var found []streamlib.Offset

@@ -13,10 +13,12 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// Lines of the event streams that browsers pass over. The client knows what deleted means.
+// Lines of the event streams that are no event's. The first tells when to connect again; the others are comments, with no blank line
+// behind, which some clients take for an event. The client knows what deleted means.
 const (
-	ping    = ": ping\n\n"
-	deleted = ": deleted\n\n"
+	retry   = "retry: 1000\n"
+	ping    = ": ping\n"
+	deleted = ": deleted\n"
 )
 
 // offsetAt is where an event's record has its offset, of 16 digits.
@@ -24,69 +26,107 @@ const offsetAt = len(`{"offset":"`)
 
 // follow subscribes to a stream.
 func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) error {
-	q, err := parameters(r, "offset", "last", "type", "last-event-id")
+	p, err := placeOf(r)
+	if err != nil {
+		return err
+	}
+	stream := h.streams.Stream(name)
+	from, tail, err := p.find(r.Context(), stream)
+	if err != nil {
+		return err
+	}
+	asked := r.Context()
+	r, cancel := untilEnd(r)
+	defer cancel()
+	events := stream.Subscribe(r.Context(), from) // before the client hears of it: what is deleted from here on ends it
+	if again, tail, err := p.find(asked, stream); err != nil || again < from {
+		cancel() // it was deleted in between: from is a place in its former life
+		for range events {
+		}
+		return cmp.Or(err, error(&streamlib.GoneError{Stream: name, After: from - 1, Tail: tail}))
+	}
+	opening := []byte(retry)
+	if !p.fixed() || from >= tail { // else the first event is about to tell it, and until then the same request goes there again
+		opening = appendPosition(opening, from-1, tail)
+	}
+	f := openFrames(w, r, opening)
+	defer f.close()
+	f.tail = tail
+	h.frame(f, r, events, p.types, true)
+	return nil
+}
+
+// A place is where a request asks a subscription to begin.
+type place struct {
+	from  streamlib.Offset
+	last  int              // instead of from
+	after streamlib.Offset // the last event that was seen, and so ahead of both; Now where none is told
+	types []string
+}
+
+// placeOf returns the place that r's URL and header name.
+func placeOf(r *http.Request) (place, error) {
+	q, err := parameters(r, "offset", "last", "type", "last-event-id", "lastEventId")
 	if err == nil {
 		err = q.apart("last", "offset")
 	}
 	if err != nil {
-		return err
+		return place{}, err
 	}
-	r, cancel := untilEnd(r)
-	defer cancel()
-	stream, types := h.streams.Stream(name), q["type"]
-	from, err := start(r, q, stream)
-	if err != nil {
-		return err
+	from, err := q.offset("offset", streamlib.Now)
+	last, errLast := q.count("last")
+	p := place{from, last, streamlib.Now, q["type"]}
+	if err := cmp.Or(err, errLast); err != nil {
+		return p, err
 	}
-	events := stream.Subscribe(r.Context(), from) // before the client hears of it: what is deleted from here on ends it
-	if again, err := start(r, q, stream); err != nil || again < from {
-		cancel() // it was deleted in between: from is a place in its former life
-		for range events {
+	resume := r.Header.Get("Last-Event-ID")
+	for _, name := range [...]string{"lastEventId", "last-event-id"} { // the first is a polyfill's, which adds it to what the URL has
+		if resume == "" && q.has(name) {
+			if resume = q.get(name); resume == "" {
+				return p, fmt.Errorf("%w %s: it is empty", streamlib.ErrInvalid, name)
+			}
 		}
-		return cmp.Or(err, error(&streamlib.GoneError{Stream: name, After: from - 1, Tail: again}))
 	}
-	f := openFrames(w, r, fmt.Sprintf("retry: 1000\nid: %v\n\n", from-1))
-	defer f.close()
-	h.frame(f, r, events, types, true)
-	return nil
+	if resume == "" {
+		return p, nil
+	}
+	if p.after, err = streamlib.ParseOffset(resume); err != nil || p.after == streamlib.Now {
+		return p, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume, streamlib.MaxOffset)
+	}
+	return p, nil
 }
 
-// start returns the offset from which the request subscribes.
-func start(r *http.Request, q query, s streamlib.Stream) (streamlib.Offset, error) {
-	offset, err := q.offset("offset", streamlib.Now)
-	last, errLast := q.count("last")
-	if err := cmp.Or(err, errLast); err != nil {
-		return 0, err
-	}
-	resume := r.Header.Get("Last-Event-ID") // of the last event, and so ahead of what is in the URL
-	if resume == "" && q.has("last-event-id") {
-		if resume = q.get("last-event-id"); resume == "" {
-			return 0, fmt.Errorf("%w last-event-id: it is empty", streamlib.ErrInvalid)
-		}
-	}
-	if resume != "" {
-		after, err := streamlib.ParseOffset(resume)
-		if err != nil || after == streamlib.Now {
-			return 0, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume, streamlib.MaxOffset)
-		}
-		if after == streamlib.Beginning || q.has("offset") && after+1 == offset { // the opening id: no event was seen yet
-			return after + 1, nil
-		}
-		info, err := s.Stat(r.Context())
-		if err == nil && after >= info.Tail {
-			err = &streamlib.GoneError{Stream: s.Name(), After: after, Tail: info.Tail}
-		}
-		return after + 1, err
+// fixed tells whether the place stays the same while the stream grows.
+func (p place) fixed() bool {
+	return p.after != streamlib.Now || p.last == 0 && p.from != streamlib.Now
+}
+
+// find returns the offset of the place in s, and the tail, untold where that is damaged.
+func (p place) find(ctx context.Context, s streamlib.Stream) (from, tail streamlib.Offset, err error) {
+	info, err := s.Stat(ctx)
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && p.fixed() && p.after < 0 { // what stands before it still reads
+		info.Tail, err = untold, nil
 	}
 	switch {
-	case last > 0:
-		return startOfLast(r.Context(), s, last, q["type"])
-	case offset == streamlib.Now:
-		info, err := s.Stat(r.Context())
-		return info.Tail, err
+	case err != nil:
+	case p.after == streamlib.Beginning, p.after != streamlib.Now && p.after+1 == p.from: // an opening's: no event was seen yet
+		from = p.after + 1
+	case p.after != streamlib.Now && p.after >= info.Tail:
+		err = &streamlib.GoneError{Stream: s.Name(), After: p.after, Tail: info.Tail}
+	case p.after != streamlib.Now:
+		from = p.after + 1
+	case p.last > 0:
+		from, err = startOfLast(ctx, s, info.Tail, p.last, p.types)
+	case p.from == streamlib.Now:
+		from = info.Tail
+	default:
+		from = max(p.from, 0)
 	}
-	return max(offset, 0), nil
+	return from, info.Tail, err
 }
+
+// untold is a tail that is not known.
+const untold = streamlib.Now
 
 // followAll subscribes to all streams with a prefix.
 func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
@@ -95,13 +135,13 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if r.Method == http.MethodHead {
-		w.Header()["Content-Type"] = sseType
+		w.Header()["Content-Type"] = sseUTF8
 		return nil
 	}
 	r, cancel := untilEnd(r)
 	defer cancel()
 	events := h.streams.Subscribe(r.Context(), q.get("prefix")) // from here on; hence before the client hears of it
-	f := openFrames(w, r, "retry: 1000\n\n")
+	f := openFrames(w, r, []byte(retry))                        // no position, for there is none to resume from
 	defer f.close()
 	h.frame(f, r, readable(r, events), q["type"], false)
 	return nil
@@ -129,8 +169,9 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 type frames struct {
 	w    http.ResponseWriter
 	c    *http.ResponseController
-	ctx  context.Context // the request's
-	stop func() bool     // the interruption of a write that hangs
+	ctx  context.Context  // the request's
+	stop func() bool      // the interruption of a write that hangs
+	tail streamlib.Offset // as it is known to the subscription
 
 	mu     sync.Mutex // held while writing; guards what follows
 	wrote  time.Time  // when the last write began
@@ -140,16 +181,16 @@ type frames struct {
 }
 
 // openFrames sends the header and the opening at once.
-func openFrames(w http.ResponseWriter, r *http.Request, opening string) *frames {
+func openFrames(w http.ResponseWriter, r *http.Request, opening []byte) *frames {
 	f := &frames{w: w, c: http.NewResponseController(w), ctx: r.Context()}
 	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) })
-	w.Header()["Content-Type"] = sseType
+	w.Header()["Content-Type"] = sseUTF8
 	w.Header().Set("X-Accel-Buffering", "no")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beat = time.AfterFunc(time.Hour, f.ping)
-	f.beat.Reset(pingAfter)                  // behind the assignment, which a ping that finds mu held reads
-	_ = f.writeLocked([]byte(opening), true) // where this fails, so does what follows
+	f.beat.Reset(pingAfter)          // behind the assignment, which a ping that finds mu held reads
+	_ = f.writeLocked(opening, true) // where this fails, so does what follows
 	return f
 }
 
@@ -202,6 +243,17 @@ func (f *frames) writeLocked(b []byte, flush bool) error {
 	return err
 }
 
+// appendPosition appends an event that tells a client where it is, behind after: some take an id only from an event, and some hand every
+// event to what parses its data.
+func appendPosition(b []byte, after, tail streamlib.Offset) []byte {
+	b = append(append(b, "event: position\nid: "...), after.String()...)
+	if tail == untold {
+		return append(b, "\ndata: {}\n\n"...)
+	}
+	b = append(append(b, "\ndata: {\"tail\":\""...), tail.String()...)
+	return append(b, "\"}\n\n"...)
+}
+
 // send writes a batch in chunks, and flushes it once. With ids, the position moves along with events that have none of types too.
 func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
 	pool, size := &smallBuffers, 0
@@ -215,15 +267,17 @@ func (f *frames) send(events []streamlib.Event, types []string, ids bool) error 
 	defer pool.put(buf)
 	b, sent := *buf, false
 	for i, e := range events {
-		has := e.HasType(types...)
-		if ids && (has || i == len(events)-1) {
+		switch has := e.HasType(types...); {
+		case has && ids:
 			b = append(append(append(b, "id: "...), e.Record()[offsetAt:offsetAt+16]...), '\n')
-		}
-		switch {
+			fallthrough
 		case has:
 			b = append(e.AppendJSON(append(b, "data: "...)), "\n\n"...)
 		case ids && i == len(events)-1:
-			b = append(b, '\n')
+			if f.tail != untold {
+				f.tail = max(f.tail, e.Offset+1)
+			}
+			b = appendPosition(b, e.Offset, f.tail)
 		}
 		if len(b) >= chunk {
 			if err := f.write(b, false); err != nil {

@@ -86,12 +86,16 @@ func (t *target) subscribe(ctx context.Context, stream string, buffer int) (*sub
 
 // read reads until there have been as many events as the stream has offsets below tail, or to the end of the answer.
 func (s *subscription) read(tail int64) error {
-	id := int64(-1)
+	id, note := int64(-1), false // a note is an event of the server's own
 	for s.next.Load() < tail {
 		line, err := s.lines.ReadSlice('\n')
 		switch {
 		case bytes.HasPrefix(line, []byte("id: ")):
 			id = number(line[len("id: "):])
+		case bytes.HasPrefix(line, []byte("event: ")):
+			note = true
+		case bytes.HasPrefix(line, []byte("data: ")) && note:
+			note = false
 		case bytes.HasPrefix(line, []byte("data: ")):
 			if s.event != nil {
 				s.event(line)

@@ -102,7 +102,7 @@ func (b *bare) follow(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-cache")
-	io.WriteString(w, "retry: 1000\nid: -1\n\n")
+	io.WriteString(w, "retry: 1000\nevent: position\nid: -1\ndata: {\"tail\":\"0000000000000000\"}\n\n")
 	for flusher := http.NewResponseController(w); flusher.Flush() == nil; {
 		select {
 		case <-l.ready:
