@@ -36,7 +36,7 @@ var flagInfos = []flagInfo{
 	{"all", "", "", "every stream, from now on"},
 	{"prefix", "", "PREFIX", "only streams whose names begin with this"},
 	{"details", "", "", "offsets, sizes and ages too"},
-	{"timeout", "", "TIME", "how long to wait, such as 30s or 2m"},
+	{"timeout", "", "TIME", "a time such as 30s or 2m"},
 	{"json", "", "", "print JSON"},
 	{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
 	{"can", "", "RIGHT", "what the token allows: read, write or admin"},
@@ -84,10 +84,11 @@ type command struct {
 	usage  string // what follows them
 	does   string // in a few words
 	manual string
-	flags  string // the long names of those it takes, in the order of its help
-	many   string // those of them that may be repeated
-	word   bool   // it takes one word more
-	reads  bool   // it starts no server where there are no streams
+	flags  string            // the long names of those it takes, in the order of its help
+	many   string            // those of them that may be repeated
+	also   map[string]string // what the help of some of them says here beside what it says everywhere
+	word   bool              // it takes one word more
+	reads  bool              // it starts no server where there are no streams
 	run    func(context.Context, *call) error
 }
 
@@ -322,7 +323,7 @@ func (c *command) help() string {
 	fmt.Fprintf(&b, "Usage: streamctl %s %s\n\n%s\n\n", c.name, c.usage, strings.TrimSpace(c.manual))
 	for _, name := range strings.Fields(c.flags) {
 		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return f.long == name })
-		fmt.Fprintf(&b, "  %-24s %s\n", flagInfos[i], flagInfos[i].help)
+		fmt.Fprintf(&b, "  %-24s %s%s\n", flagInfos[i], flagInfos[i].help, c.also[name])
 	}
 	fmt.Fprintf(&b, "  %-24s %s\n", flagInfo{long: "help", short: "h"}, "print this")
 	return b.String()

@@ -19,8 +19,9 @@ much was appended. With --key or --if-tail all lines are one append, all or noth
   tail -f app.log.ndjson | streamctl stream append -n log`,
 		},
 		{
-			name: "stream subscribe", usage: "-n NAME [-o OFFSET | --last N]", does: "print events as they come",
+			name: "stream subscribe", usage: "-n NAME [-o OFFSET | --last N] | --all [--prefix PREFIX]", does: "print events as they come",
 			flags: "name offset last type all prefix server token-file dir", many: "type", run: streamSubscribe,
+			also: map[string]string{"offset": " (now)"},
 			manual: `
 Prints the events that are appended from now on, or those from an offset on and then what comes, until Ctrl-C. When the
 server ends or the connection breaks it connects again and goes on, with no gap and no repeat. With --all it prints the new
@@ -32,6 +33,7 @@ events of every stream, those made later too; what is appended while there is no
 		{
 			name: "stream get", usage: "-n NAME [-o OFFSET] [-l N] | --last N", does: "print the events there are",
 			flags: "name offset limit last type server token-file dir", many: "type", reads: true, run: streamGet,
+			also: map[string]string{"offset": " (-1)", "limit": " (no limit)"},
 			manual: `
 Prints a stream's events, from the first one unless said otherwise, and ends at the last one that there is now.
 
@@ -41,6 +43,7 @@ Prints a stream's events, from the first one unless said otherwise, and ends at 
 		{
 			name: "stream wait", usage: "-n NAME [--type TYPE] [-o OFFSET] [--timeout 30s]", does: "print the first event there is, or wait for it",
 			flags: "name type offset timeout server token-file dir", many: "type", run: streamWait,
+			also: map[string]string{"offset": " (-1)", "timeout": ": how long to wait for what is not there yet (30s)"},
 			manual: `
 Prints the stream's first event that matches, at once or as soon as there is one, and ends. Ends with status 1 when there
 is none in time. With "--offset now" only what is appended from now on counts.
@@ -75,6 +78,7 @@ taken, it takes a free one. Where the folder has a server already, that is an er
 		{
 			name: "server stop", usage: "[--timeout 10s]", does: "end the folder's server",
 			flags: "timeout server dir json", run: serverStop,
+			also: map[string]string{"timeout": ": how long the server may take to end before it is killed (10s)"},
 			manual: `
 Ends the folder's server and returns when it has ended: cleanly, or killed where that takes longer than the timeout. Exits with
 status 3 where none runs. A server that is named by its URL must be one of this machine's.`,
