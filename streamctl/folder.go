@@ -98,14 +98,15 @@ func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error)
 		case reads && f.empty():
 			return nil, s, fmt.Errorf("%w in %s", errNoStreams, f.dir)
 		}
-		if pid, _ := f.holder(); pid == 0 {
+		pid, known := f.holder()
+		if pid == 0 {
 			conn, s, err = f.startAgain(ctx)
 			if !errors.Is(err, errTaken) {
 				return conn, s, err
 			}
 			taken++
 		}
-		if cause, lasting := f.hung(); lasting || taken > 2 || time.Now().After(deadline) {
+		if cause, lasting := f.hung(); lasting || known && taken > 1 || time.Now().After(deadline) {
 			return nil, s, cause
 		}
 		time.Sleep(wait)

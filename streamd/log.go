@@ -19,11 +19,12 @@ const (
 type boundedLog struct {
 	stderr *os.File
 	path   string
+	limit  int64
 }
 
 // bounded returns what to log to: where stderr is the daemon.log of the folder it is held to a size.
 func bounded(stderr io.Writer, dir string) io.Writer {
-	l := boundedLog{path: filepath.Join(dir, logFile)}
+	l := &boundedLog{path: filepath.Join(dir, logFile), limit: maxLog}
 	var ok bool
 	if l.stderr, ok = stderr.(*os.File); !ok {
 		return stderr
@@ -38,17 +39,18 @@ func bounded(stderr io.Writer, dir string) io.Writer {
 	return l
 }
 
-func (l boundedLog) Write(b []byte) (int, error) {
-	if info, err := l.stderr.Stat(); err == nil && info.Size() > maxLog {
-		if err := l.cut(info); err != nil {
-			fmt.Fprintf(l.stderr, "level=WARN msg=\"the log grows\" error=%q\n", err)
+// Write is called by one at a time.
+func (l *boundedLog) Write(b []byte) (int, error) {
+	if info, err := l.stderr.Stat(); err == nil && info.Size() > l.limit {
+		if l.limit = maxLog; l.cut(info) != nil { // it was renamed, for example
+			l.limit = info.Size() + maxLog
 		}
 	}
 	return l.stderr.Write(b)
 }
 
 // cut cuts all but the last lines off.
-func (l boundedLog) cut(info os.FileInfo) error {
+func (l *boundedLog) cut(info os.FileInfo) error {
 	f, err := openPlain(l.path, os.O_RDWR)
 	if err != nil {
 		return err
