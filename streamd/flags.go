@@ -21,8 +21,8 @@ const usage = `Usage: streamd [flags]
        streamd verify [--dir DIR]
        streamd repair [--dir DIR] [NAME ...]
 
-Serves the event streams of one folder over HTTP and SSE until SIGTERM, SIGHUP or Ctrl-C. With no server running, verify reads all
-that is in the folder, and repair cuts off what is damaged; each has its own --help.
+Serves the event streams of one folder over HTTP and SSE until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads them again.
+With no server running, verify reads all that is in the folder, and repair cuts off what is damaged; each has its own --help.
 
   --dir DIR            the folder with the streams, made where there is none (.iterate)
   --host HOST          the address to listen on (127.0.0.1)

@@ -36,9 +36,10 @@
 // pages, and daemon.secret, new at each start, is how streamctl gets to know from /healthz what others are not told: pid, folder
 // and flags.
 //
-// SIGTERM, SIGINT and, without --tokens or when its terminal closes, SIGHUP, unless that was ignored from the start, end it cleanly within 5 seconds: subscriptions end first,
-// requests that have begun are finished, also those whose body is still to come, unless that takes longer; and what was appended is
-// left in a form that needs no recovery. A second signal, other than SIGHUP, ends it at once, and loses nothing that was acknowledged.
+// SIGTERM, SIGINT and, without --tokens or when its terminal closes, SIGHUP, unless that was ignored from the start, end it
+// cleanly within 5 seconds: subscriptions end first, requests that have begun are finished, also those whose body is still to come, unless
+// that takes longer; and what was appended is left in a form that needs no recovery. A second signal, other than SIGHUP, ends it at
+// once, and loses nothing that was acknowledged.
 //
 // Exit status: 0 ended as told, 1 failed, 2 usage, 4 the folder belongs to another server.
 package main

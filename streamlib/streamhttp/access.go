@@ -169,12 +169,12 @@ func (h *handler) names(r *http.Request, prefix, after string, limit int) (names
 		return h.streams.List(r.Context(), prefix, after, limit)
 	}
 	for _, p := range g.within(prefix) {
-		more, err := h.streams.List(r.Context(), p, after, max(0, limit-len(names)))
+		more, err := h.streams.List(r.Context(), p, after, limit)
 		if err != nil {
 			return nil, err
 		}
 		if names = append(names, more...); limit > 0 && len(names) >= limit {
-			break
+			return names[:limit], nil
 		}
 	}
 	return names, nil

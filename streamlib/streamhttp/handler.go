@@ -54,7 +54,7 @@ type Health struct {
 }
 
 // NewHandler returns the routes over m: Layer 5. Requests for a host that is not allowed, and writes from web pages of
-// another origin, are answered 403.
+// another origin, are answered 403; with Access, requests without a right 401 or 403.
 func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	if c.MaxEvent == 0 {
 		c.MaxEvent = streamlib.MaxEvent
