@@ -107,8 +107,13 @@ func (o *osFS) mkdir(path string) error {
 	return nil
 }
 
-func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
-func (o *osFS) remove(path string) error     { return o.root.Remove(path) }
+func (o *osFS) rename(from, to string) error {
+	return patiently(func() error { return o.root.Rename(from, to) })
+}
+
+func (o *osFS) remove(path string) error {
+	return patiently(func() error { return o.root.Remove(path) })
+}
 
 func (o *osFS) names(dir string) ([]string, error) {
 	f, err := o.root.Open(dir)

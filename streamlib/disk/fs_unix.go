@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
+// notInNames are the bytes that no file's name has.
+const notInNames = "/\x00"
+
 func openLock(dir string) (*os.File, error) { return os.Open(dir) }
 
 func tryLock(f *os.File) error {
@@ -36,6 +39,9 @@ func maxOpen() int {
 	}
 	return int(min(max(limit.Cur/4, 4), 512))
 }
+
+// patiently does what no other program hinders.
+func patiently(do func() error) error { return do() }
 
 // posix returns err, which has POSIX's names already.
 func posix(err error) error { return err }

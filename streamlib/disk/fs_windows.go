@@ -5,12 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
 // What Windows lacks: folders can be neither locked nor synced, there is no sync(2), and no time of a change that programs cannot
 // set. Files are opened, renamed and removed through os.Root, which has POSIX's semantics there too: one that is open can be
 // replaced and removed.
+
+const notInNames = "/\x00\\\"*:<>?|"
 
 func openLock(dir string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -59,6 +62,16 @@ func (f osFile) linked() (bool, error) {
 }
 
 func maxOpen() int { return 512 } // handles are bounded by memory alone
+
+// patiently goes on for two seconds where another program, such as a virus scanner, has the file open.
+func patiently(do func() error) error {
+	const errorSharingViolation = syscall.Errno(32)
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := do(); !errors.Is(err, errorSharingViolation) || time.Now().After(end) {
+			return err
+		}
+	}
+}
 
 // posix returns err by the name that POSIX has for it, where the store asks for that.
 func posix(err error) error {

@@ -3,6 +3,7 @@ package disk
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"path/filepath"
 	"strings"
 )
 
@@ -102,8 +103,9 @@ func rawPath(name string) string {
 	if owner, hashed := unstem(name); owner != name || hashed {
 		return ""
 	}
-	if name == stem(name) || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name)+len(suffix) > 255 {
+	file := name + suffix
+	if name == stem(name) || strings.ContainsAny(name, notInNames) || !filepath.IsLocal(file) || len(file) > 255 {
 		return ""
 	}
-	return streamsDir + "/" + name + suffix
+	return streamsDir + "/" + file
 }
