@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -289,6 +292,66 @@ func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 	is.Equal(len(h.fs.loose()), 0)
 	is.Equal(len(h.store.unsynced), 0)
 	is.NoErr(h.reopen(power))
+}
+
+// Readers that are stuck on other streams do not make appends open their files again and again.
+func TestStuckReadersLeaveRoom(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 4})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	for i := range 8 {
+		name := fmt.Sprint("other", i)
+		is.NoErr(h.store.Append(name, []streamlib.Event{event(t, name, 0)}))
+		next, stop := iter.Pull2(h.store.Read(name, 0, 1))
+		_, err, ok := next()
+		is.True(ok && err == nil)
+		defer stop()
+	}
+	opened := 0
+	h.watch = func(o op) outcome {
+		if o.kind == "open" {
+			opened++
+		}
+		return outcome{}
+	}
+	for range 5 {
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.append(b, h.sends(1), nil))
+	}
+	is.True(opened <= 4) // looking for the new ones' file, and for one of the older form
+}
+
+// While a file is synced for an append that is taken back, the checkpointer waits for it.
+func TestCheckpointerWaitsForSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		h := scripted(t, Options{JournalSize: 1})
+		is.NoErr(h.open())
+		is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+		tries := 0
+		h.watch = func(o op) outcome {
+			if o.kind == "syncDir" && o.path == streamsDir {
+				if tries++; tries > 10 {
+					return outcome{crash: true}
+				}
+			}
+			return outcome{}
+		}
+		release := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() { is.NoErr(h.store.sync("a file", func() error { <-release; return nil })) })
+		synctest.Wait()
+		all.Go(h.store.checkpoints)
+		synctest.Wait()
+		is.True(tries <= 1)
+		is.Equal(len(h.store.full), 1)
+		close(release)
+		synctest.Wait()
+		is.Equal(len(h.store.full), 0)
+		h.store.end()
+		all.Wait()
+	})
 }
 
 // What was lost of a file after it was closed is seen before its journal goes.

@@ -31,13 +31,17 @@ func (f osFile) linked() (bool, error) {
 	return !ok || stat.Nlink > 0, nil
 }
 
-// maxOpen is a quarter of the descriptors that the process may have; the rest is for others, such as connections.
+// maxOpen is half of the descriptors that the process may have, or a quarter where these are few; the rest is for others, such as
+// connections.
 func maxOpen() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 512
 	}
-	return int(min(max(limit.Cur/4, 4), 512))
+	if limit.Cur < 4096 {
+		return int(max(limit.Cur/4, 4))
+	}
+	return int(min(limit.Cur/2, 16<<10))
 }
 
 // patiently does what no other program hinders.

@@ -61,7 +61,7 @@ func (f osFile) linked() (bool, error) {
 	return info.NumberOfLinks > 0, err
 }
 
-func maxOpen() int { return 512 } // handles are bounded by memory alone
+func maxOpen() int { return 16 << 10 } // handles are bounded by memory alone
 
 // patiently goes on for two seconds where another program, such as a virus scanner, has the file open.
 func patiently(do func() error) error {

@@ -28,9 +28,9 @@ import (
 type Options struct {
 	// NoSync acknowledges what the operating system has and the disk may not have yet: for tests and for data that may be lost.
 	NoSync      bool
-	MaxOpen     int          // files of streams to keep open; 0 is 512, or a quarter of what the process may have open where that is less
+	MaxOpen     int          // files of streams to keep open; 0 is 16,384, or half of what the process may have open, or a quarter of a few
 	JournalSize int64        // how large a journal grows before the next one is begun, in bytes; 0 is 64 MiB
-	MaxNames    int          // how many streams it names before that; 0 is 4,096
+	MaxNames    int          // how many streams it names before that; 0 is 65,536
 	Log         *slog.Logger // nil discards
 }
 
@@ -163,7 +163,7 @@ func newStore(root fsys, o Options) *Store {
 		o.JournalSize = 64 << 20
 	}
 	if o.MaxNames == 0 {
-		o.MaxNames = 4096
+		o.MaxNames = 65536
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -46,7 +46,7 @@ func measure(ctx context.Context, bin string) error {
 	defer os.RemoveAll(dir)
 	l := &list{ctx: ctx, bin: bin, dir: dir}
 	l.head()
-	for _, part := range []func(){l.disk, l.appends, l.batches, l.live, l.reading, l.starting, l.memory, l.commands} {
+	for _, part := range []func(){l.disk, l.appends, l.hot, l.batches, l.live, l.reading, l.starting, l.memory, l.commands} {
 		if err := cmp.Or(attempt(part), ctx.Err()); err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
@@ -143,6 +143,22 @@ func (l *list) appends() {
 			l.add(label+"p99, beside: no disk", "ms", ms(m[0].Append.P99), ms(m[2].Append.P99), aim{})
 		}
 	}
+}
+
+// hot appends to more streams in turn than anybody reads at once.
+func (l *list) hot() {
+	streamd := l.streamd("hot")
+	defer streamd.stop()
+	l.section("Durable appends to many streams in turn, 32 connections; floor: 64 streams")
+	many := bench.Load{Conns: 32, Streams: 10_000, Size: size, Warmup: 5 * span, Duration: span, Keep: true}
+	few := bench.Load{Conns: 32, Streams: 64, Size: size, Warmup: span / 2, Duration: span, Keep: true}
+	var rates [2][]float64
+	for range rounds {
+		for i, load := range []bench.Load{few, many} {
+			rates[i] = append(rates[i], l.put(streamd, load).AppendRate)
+		}
+	}
+	l.add("streams 10,000: events a second", "/s", median(rates[1]), median(rates[0]), atLeast(0.6))
 }
 
 func (l *list) batches() {
