@@ -153,8 +153,9 @@ func (e Event) AppendJSON(b []byte) []byte { return append(append(b, e.public...
 // Encoder is told not to.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
-// UnmarshalJSON takes the public form however an encoder wrote it: with white space, with escapes, in another order. The name is
-// then what it was, and the data as it stands there, compact. Members that are not the public form's are passed over.
+// UnmarshalJSON takes the public form however an encoder wrote it: with white space, with escapes, in another
+// order. The name is then what it was, and the data as it stands there, compact. Members that are not the public
+// form's are passed over.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var p struct {
 		Offset        string          `json:"offset"`
@@ -312,7 +313,8 @@ func writable(t time.Time) bool {
 	return 0 <= year && year <= 9999
 }
 
-// appendTime appends t, which is in UTC and writable, in timeLayout. Package time is four times as fast for RFC 3339, of which that is a form.
+// appendTime appends t, which is in UTC and writable, in timeLayout. Package time is four times as fast for RFC
+// 3339, of which that is a form.
 func appendTime(b []byte, t time.Time) []byte {
 	b = t.AppendFormat(b, time.RFC3339)
 	ms := t.Nanosecond() / int(time.Millisecond)

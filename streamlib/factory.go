@@ -35,8 +35,8 @@ func Validated(name string, storage Storage, o Options) Stream {
 	return Factory(Plain).WithHooks(Hooks{Before: []BeforeHook{{ID: "validate-type", Run: validateType}}})(name, storage, o)
 }
 
-// EmbryonicAgent makes streams of agents' events: data's "_type" must begin with "agent:", and each event is logged for who
-// debugs.
+// EmbryonicAgent makes streams of agents' events: data's "_type" must begin with "agent:", and each event is logged
+// for who debugs.
 func EmbryonicAgent(name string, storage Storage, o Options) Stream {
 	log := o.withDefaults().Log
 	return Factory(Plain).WithHooks(Hooks{

@@ -32,10 +32,11 @@ type AfterHook struct {
 	Run func(ctx context.Context, name string, event Event) error
 }
 
-// WithHooks returns s with hooks around its appends: Layer 2. For each event in order the before hooks run in order; the
-// first failure is the append's *HookError and nothing is stored. Once the events are durable, the after hooks run in
-// order, and then the append returns. A repeat of an append with a key runs none. A hook that panics has failed. So has one
-// that runs when the timeout is over, whether or not it looks at its context: it is not waited for, and none is run after it.
+// WithHooks returns s with hooks around its appends: Layer 2. For each event in order the before hooks run in
+// order; the first failure is the append's *HookError and nothing is stored. Once the events are durable, the after
+// hooks run in order, and then the append returns. A repeat of an append with a key runs none. A hook that panics
+// has failed. So has one that runs when the timeout is over, whether or not it looks at its context: it is not
+// waited for, and none is run after it.
 func WithHooks(s Stream, h Hooks) Stream {
 	if h.Timeout == 0 {
 		h.Timeout = 10 * time.Second
@@ -124,8 +125,8 @@ func (s *hooked) limited(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeoutCause(ctx, s.hooks.Timeout, fmt.Errorf("no answer in %v", s.hooks.Timeout))
 }
 
-// run calls hook with i and what follows below n, until one fails or ctx is done, and returns which and why. The goroutine
-// is for hooks that do not look at their context.
+// run calls hook with i and what follows below n, until one fails or ctx is done, and returns which and why. The
+// goroutine is for hooks that do not look at their context.
 func run(ctx context.Context, i, n int, hook func(ctx context.Context, i int) error) (at int, err error) {
 	var on atomic.Int64
 	ended := make(chan error, 1)

@@ -250,7 +250,8 @@ func TestHookThatHangs(t *testing.T) {
 	}
 }
 
-// TestHookThatHangsInABatch: the time is the append's, however many events and hooks it has, and one goroutine at most is left.
+// TestHookThatHangsInABatch: the time is the append's, however many events and hooks it has, and one goroutine at
+// most is left.
 func TestHookThatHangsInABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"maps"
+	"sync"
 )
 
 // How far back a key is remembered: so many events, or so many bytes of them.
@@ -13,101 +16,205 @@ const (
 	keyBytes  = 64 << 20
 )
 
-// keys knows which of the stream's last events were appended with which key.
-type keys struct {
-	at    map[string]span
-	order []string // oldest first
+const (
+	maxWindows = 64 << 20 // bytes that the windows of all streams may take
+	windowCost = 512      // bytes that one takes, about, beside its keys
+	keyCost    = 40       // bytes that a key takes in it, about
+	loadAtOnce = 8        // windows are read at once, for what is read takes memory too
+)
+
+// windows are those of a manager's streams, by name. They have one bound together, and chance says which one makes
+// room for another: where more streams take turns than have room, the one that was not used for longest would
+// always be the next.
+type windows struct {
+	seed  maphash.Seed
+	turns chan struct{} // one for each that is being read
+
+	mu    sync.Mutex // guards what follows and what is in each; taken after a stream's own
+	of    map[string]*window
+	bytes int
 }
 
-// span is the place of a batch's events.
-type span struct {
-	first Offset
-	count int
+// A window knows which of a stream's last events were appended with a key: by the key's hash the last one of its
+// append. The event has the key itself. That two keys of a window have one hash happens once in 10^11 windows; the
+// older is forgotten then.
+type window struct {
+	young, old map[uint64]Offset
+	since      Offset        // where young begins
+	loading    chan struct{} // closed when it has what the storage has; then nil
 }
 
-func (s span) end() Offset { return s.first + Offset(s.count) }
-
-func (k *keys) add(key string, first Offset, count int) {
-	k.at[key] = span{first, count}
-	k.order = append(k.order, key)
+func newWindows() *windows {
+	return &windows{seed: maphash.MakeSeed(), turns: make(chan struct{}, loadAtOnce), of: map[string]*window{}}
 }
 
-// forget drops what is out of the window.
-func (k *keys) forget(tail Offset) {
-	for len(k.order) > 0 {
-		if s := k.at[k.order[0]]; s.end() > tail-keyEvents {
+func (w *window) size() int { return windowCost + keyCost*(len(w.young)+len(w.old)) }
+
+// find returns the last event that was appended with the key, unknown where there is none; or else a channel that
+// is closed when it is to be called again, or a window that the caller is to load before.
+func (k *windows) find(name, key string, tail Offset) (last Offset, wait <-chan struct{}, load *window) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	last = unknown
+	w := k.of[name]
+	if w != nil && w.loading != nil {
+		return unknown, w.loading, nil
+	}
+	if w != nil {
+		h, ok := maphash.String(k.seed, key), false
+		if last, ok = w.young[h]; !ok {
+			if last, ok = w.old[h]; !ok || last < tail-keyEvents {
+				last = unknown
+			}
+		}
+	}
+	if w == nil || last >= tail { // or it is of a file that was there before
+		k.drop(name)
+		w = &window{young: map[uint64]Offset{}, since: tail, loading: make(chan struct{})}
+		k.of[name] = w
+		k.bytes += w.size()
+		return unknown, nil, w
+	}
+	return last, nil, nil
+}
+
+// add notes an append with a key, where the stream has a window.
+func (k *windows) add(name, key string, last Offset) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.of[name]
+	if w == nil {
+		return
+	}
+	k.bytes -= w.size()
+	if last-w.since >= keyEvents {
+		w.old, w.young, w.since = w.young, map[uint64]Offset{}, last
+	}
+	w.young[maphash.String(k.seed, key)] = last
+	k.bytes += w.size()
+	k.shrink(w)
+}
+
+// loaded puts what was read of the storage into the window, which begins at since; nil is that it could not be read.
+func (k *windows) loaded(name string, w *window, found map[uint64]Offset, since Offset) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(w.loading)
+	w.loading = nil
+	if k.of[name] != w { // forgotten meanwhile
+		return
+	}
+	if k.drop(name); found == nil {
+		return
+	}
+	maps.Copy(found, w.old) // appended meanwhile
+	maps.Copy(found, w.young)
+	w.young, w.old, w.since = found, nil, since
+	k.of[name] = w
+	k.bytes += w.size()
+	k.shrink(w)
+}
+
+// remove lets the stream's window forget a key.
+func (k *windows) remove(name, key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w := k.of[name]; w != nil {
+		k.bytes -= w.size()
+		h := maphash.String(k.seed, key)
+		delete(w.young, h)
+		delete(w.old, h)
+		k.bytes += w.size()
+	}
+}
+
+// forget drops the stream's window.
+func (k *windows) forget(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop(name)
+}
+
+// drop is forget for who holds mu.
+func (k *windows) drop(name string) {
+	if w := k.of[name]; w != nil {
+		k.bytes -= w.size()
+		delete(k.of, name)
+	}
+}
+
+// shrink makes room, not at the cost of w or of what is being loaded. The caller holds mu.
+func (k *windows) shrink(w *window) {
+	for name, other := range k.of { // begins anywhere
+		if k.bytes <= maxWindows {
 			return
 		}
-		delete(k.at, k.order[0])
-		k.order = k.order[1:]
+		if other != w && other.loading == nil {
+			k.drop(name)
+		}
 	}
+}
+
+// place is what lookUp found out about a key.
+type place struct {
+	wait <-chan struct{} // closed when it is to be looked up again
+	load *window         // for the caller to load, who then looks it up again
+	last Offset          // else: of the events that were appended with it, unknown where the key is the caller's now
+	life int
+	tail Offset
 }
 
 // claim returns the events of a's key where it was used, else it holds the key until release is called: a twin waits
 // here for the outcome.
 func (s *core) claim(ctx context.Context, a *appending) (events []Event, release func(), err error) {
 	for {
-		used, life, twin, err := s.lookUp(a.key)
+		p, err := s.lookUp(a.key)
 		switch {
 		case err != nil:
-			return nil, nil, fmt.Errorf("append %q: %w", s.name, unavailable(err))
-		case twin != nil:
+		case p.wait != nil:
 			select {
-			case <-twin:
-				continue
+			case <-p.wait:
 			case <-ctx.Done():
-				return nil, nil, fmt.Errorf("append %q: %w", s.name, context.Cause(ctx))
+				err = context.Cause(ctx)
 			}
-		case used.count == 0:
+		case p.load != nil:
+			err = s.loadKeys(ctx, p)
+		case p.last == unknown:
 			return nil, func() { s.unclaim(a.key) }, nil
+		default:
+			if events, err = s.original(ctx, a, p); err == nil {
+				return events, nil, nil
+			}
 		}
-		_, err = s.read(ctx, used.first, used.end(), life, func(batch []Event, _ error) bool {
-			events = append(events, batch...)
-			return true
-		})
 		switch {
-		case errors.Is(err, ErrDeleted):
-			events = nil
+		case err == nil, err == errAgain, errors.Is(err, ErrDeleted):
 			continue
-		case err != nil && ctx.Err() == nil:
-			return nil, nil, fmt.Errorf("append %q: %w", s.name, unavailable(err))
-		case err != nil:
-			return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
+		case ctx.Err() == nil && !errors.Is(err, ErrKeyReused):
+			err = unavailable(err)
 		}
-		same := len(events) == len(a.data)
-		for i := 0; same && i < len(events); i++ {
-			same = bytes.Equal(events[i].Data(), a.data[i])
-		}
-		if !same {
-			return nil, nil, fmt.Errorf("append %q: %w: %q", s.name, ErrKeyReused, a.key)
-		}
-		return events, nil, nil
+		return nil, nil, fmt.Errorf("append %q: %w", s.name, err)
 	}
 }
 
-// lookUp returns where the key was used, or what its holder closes, or else holds it for the caller.
-func (s *core) lookUp(key string) (used span, life int, twin <-chan struct{}, err error) {
+// lookUp finds the key, or holds it for the caller.
+func (s *core) lookUp(key string) (place, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if twin, ok := s.claimed[key]; ok {
-		return span{}, 0, twin, nil
+		return place{wait: twin}, nil
 	}
 	if err := s.load(); err != nil {
-		return span{}, 0, nil, err
+		return place{}, err
 	}
-	if s.keys == nil {
-		if s.keys, err = s.loadKeys(); err != nil {
-			return span{}, 0, nil, err
+	p := place{life: s.life, tail: s.tail}
+	p.last, p.wait, p.load = s.shared.keys.find(s.name, key, s.tail)
+	if p.wait == nil && p.load == nil && p.last == unknown {
+		if s.claimed == nil {
+			s.claimed = map[string]chan struct{}{}
 		}
+		s.claimed[key] = make(chan struct{})
 	}
-	if used, ok := s.keys.at[key]; ok {
-		return used, s.life, nil, nil
-	}
-	if s.claimed == nil {
-		s.claimed = map[string]chan struct{}{}
-	}
-	s.claimed[key] = make(chan struct{})
-	return span{}, 0, nil, nil
+	return p, nil
 }
 
 func (s *core) unclaim(key string) {
@@ -117,58 +224,71 @@ func (s *core) unclaim(key string) {
 	delete(s.claimed, key)
 }
 
-// loadKeys reads the keys of the last events, backwards in steps that double, so that it reads no more than about the
-// window however large the events are. The caller holds mu.
-func (s *core) loadKeys() (*keys, error) {
-	type keyed struct {
-		key string
-		span
+// errAgain says that a key is to be looked up again.
+var errAgain = errors.New("look the key up again")
+
+// original returns the events that were appended with a's key, the last of them at p, where a repeats them.
+func (s *core) original(ctx context.Context, a *appending, p place) (events []Event, err error) {
+	n := Offset(len(a.data))
+	_, err = s.read(ctx, max(0, p.last-n), p.last+1, p.life, func(batch []Event, _ error) bool { // and the one before
+		events = append(events, batch...)
+		return true
+	})
+	if err != nil {
+		return nil, err
 	}
-	var found []keyed // in order; the first one may reach further back than low
-	low, bytes := s.tail, 0
-	window := Offset(-1) // where it begins, once that is known
-	for step := Offset(64); low > 0; {
-		if window < 0 && (low <= s.tail-keyEvents || bytes >= keyBytes) {
-			window, step = low, 1
-		}
-		if window >= 0 && (len(found) == 0 || found[0].first > low || found[0].end() <= window) {
-			break // what reaches into the window is whole
-		}
-		var part []keyed
-		size, from := 0, max(0, low-step)
-		for events, err := range s.storage.Read(s.name, from, low) {
-			if err != nil {
-				return nil, err
-			}
+	first := len(events)
+	for first > 0 && events[first-1].Key() == a.key {
+		first--
+	}
+	if first == len(events) { // another key of the same hash
+		s.shared.keys.remove(s.name, a.key)
+		return nil, errAgain
+	}
+	events = events[first:]
+	same := len(events) == len(a.data)
+	for i := 0; same && i < len(events); i++ {
+		same = bytes.Equal(events[i].Data(), a.data[i])
+	}
+	if !same {
+		return nil, fmt.Errorf("%w: %q", ErrKeyReused, a.key)
+	}
+	return events, nil
+}
+
+// loadKeys reads the keys of the last events before p.tail, while nobody waits who has no key. It goes backwards in
+// steps, so that it reads no more than about the window however large the events are. It goes on when the caller
+// leaves: others want it.
+func (s *core) loadKeys(ctx context.Context, p place) error {
+	keys, begin := s.shared.keys, max(0, p.tail-keyEvents)
+	var whole map[uint64]Offset
+	defer func() { keys.loaded(s.name, p.load, whole, begin) }()
+	select {
+	case keys.turns <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-keys.turns }()
+	ctx = context.WithoutCancel(ctx)
+	found, size := map[uint64]Offset{}, 0
+	for low, step := p.tail, Offset(16); low > begin && size < keyBytes; {
+		from, before := max(begin, low-step), size
+		_, err := s.read(ctx, from, low, p.life, func(events []Event, _ error) bool {
 			for _, e := range events {
 				size += len(e.Record())
-				if key := e.Key(); key == "" {
-				} else if n := len(part); n > 0 && part[n-1].key == key && part[n-1].end() == e.Offset {
-					part[n-1].count++
-				} else {
-					part = append(part, keyed{key, span{e.Offset, 1}})
+				if key := e.Key(); key != "" {
+					h := maphash.String(keys.seed, key)
+					found[h] = max(found[h], e.Offset)
 				}
 			}
-			if size > keyBytes && step > 1 {
-				break
-			}
+			return true
+		})
+		if err != nil {
+			return err
 		}
-		if size > keyBytes && step > 1 { // too much at once: a shorter step
-			step = max(1, step/4)
-			continue
-		}
-		if p, f := len(part)-1, found; p >= 0 && len(f) > 0 && part[p].key == f[0].key && part[p].end() == f[0].first {
-			part[p].count += f[0].count // a batch across the steps
-			found = f[1:]
-		}
-		found = append(part, found...)
-		low, bytes, step = from, bytes+size, step*2
+		each := Offset(size-before) / (low - from)
+		low, step = from, min(4*step, max(1, keyBytes/4/each))
 	}
-	k := &keys{at: map[string]span{}}
-	for _, f := range found {
-		if f.end() > window {
-			k.add(f.key, f.first, f.count)
-		}
-	}
-	return k, nil
+	whole = found
+	return nil
 }

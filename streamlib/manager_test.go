@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 	"weak"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -78,7 +80,7 @@ func TestManagerDropsIdleStreams(t *testing.T) {
 	defer stop()
 	_, err, _ := next()
 	is.NoErr(err)
-	const count = 3000
+	const count = 17_000
 	for round := range 2 {
 		for i := range count {
 			b := streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"}
@@ -104,7 +106,7 @@ func TestManagerDropsIdleStreams(t *testing.T) {
 func TestManagerRace(t *testing.T) {
 	is := is.New(t)
 	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
-	const writers, streams = 8, 1500
+	const writers, streams = 2, 17_000
 	var all sync.WaitGroup
 	for range writers {
 		all.Go(func() {
@@ -234,6 +236,297 @@ func TestSubscribeAllRace(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestToldIsReadable: what anything tells of an event can be read by then, and who follows all streams has their
+// lives in order.
+func TestToldIsReadable(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	const streams, lives, size = 4, 200, 3
+	ctx, cancel := context.WithCancel(t.Context())
+	all := m.Subscribe(ctx, "")
+	readable := func(name string, o streamlib.Offset) bool {
+		n := 0
+		for batch, err := range m.Stream(name).Read(t.Context(), o, o+1) {
+			if n += len(batch); err != nil {
+				t.Error(err)
+			}
+		}
+		return n == 1
+	}
+	var writing, following sync.WaitGroup
+	for i := range streams {
+		name := fmt.Sprint("deleted", i)
+		kept := fmt.Sprint("kept", i)
+		writing.Go(func() {
+			for life := range lives {
+				data := streamlib.JSON(fmt.Sprint(life))
+				for range size {
+					if err := errors.Join(last2(m.Stream(name).Append(t.Context(), streamlib.Batch{Data: data})),
+						last2(m.Stream(kept).Append(t.Context(), streamlib.Batch{Data: data}))); err != nil {
+						t.Error(err)
+					}
+				}
+				once := fmt.Sprint("once", i, "-", life)
+				if err := errors.Join(m.Stream(name).Delete(t.Context()),
+					last2(m.Stream(once).Append(t.Context(), streamlib.Batch{Data: data}))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		following.Go(func() {
+			for ctx.Err() == nil {
+				info, err := m.Stream(kept).Stat(t.Context())
+				if err != nil || info.Tail > 0 && !readable(kept, info.Tail-1) {
+					t.Errorf("stat says %d (%v), which cannot be read", info.Tail, err)
+				}
+			}
+		})
+	}
+	following.Go(func() {
+		for after := ""; ctx.Err() == nil; {
+			names, err := m.List(t.Context(), "once", after, 7)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, name := range names {
+				if !readable(name, 0) {
+					t.Errorf("%q is listed and cannot be read", name)
+				}
+				after = name
+			}
+			if len(names) < 7 {
+				after = ""
+			}
+		}
+	})
+	type place struct {
+		life   string
+		offset streamlib.Offset
+	}
+	last := map[string]place{}
+	total := streams * lives * (2*size + 1)
+	for batch, err := range all {
+		is.NoErr(err)
+		for _, e := range batch {
+			is := is.New(t)
+			name, now := e.Stream(), place{string(e.Data()), e.Offset}
+			if before, ok := last[name]; ok && strings.HasPrefix(name, "deleted") && before.life != now.life {
+				is.Equal(before.offset, streamlib.Offset(size-1)) // the whole of the former life was told
+				is.Equal(now.offset, streamlib.Offset(0))
+			} else if ok {
+				is.Equal(now.offset, before.offset+1)
+			}
+			last[name] = now
+			total--
+		}
+		if total == 0 {
+			break
+		}
+	}
+	writing.Wait()
+	cancel()
+	following.Wait()
+}
+
+// TestFollowersReadWhatTheyGot: an event that came to who follows all streams can be read by then.
+func TestFollowersReadWhatTheyGot(t *testing.T) {
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing, following sync.WaitGroup
+	for range 4 {
+		all := m.Subscribe(ctx, "")
+		following.Go(func() {
+			for batch := range all {
+				if len(batch) == 0 {
+					return
+				}
+				e, n := batch[len(batch)-1], 0 // the one that came just now
+				for events := range m.Stream("orders").Read(t.Context(), e.Offset, e.Offset+1) {
+					n += len(events)
+				}
+				if n != 1 {
+					t.Errorf("%v was told and cannot be read", e)
+				}
+			}
+		})
+	}
+	for range 3 {
+		writing.Go(func() {
+			for range 20_000 {
+				b := streamlib.Batch{Data: streamlib.JSON("1")}
+				if err := last2(m.Stream("orders").Append(t.Context(), b)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	cancel()
+	following.Wait()
+}
+
+// TestOpenOutcomeForAll: who follows all streams gets what an append stored whose outcome was open, in its place,
+// also where the storage did not say so at once and the stream was dropped meanwhile.
+func TestOpenOutcomeForAll(t *testing.T) {
+	for name, drop := range map[string]bool{"told at once": false, "told later": true} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			storage := newFaulty()
+			m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+			soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			next, stop := iter.Pull2(m.Subscribe(soon, "orders"))
+			defer stop()
+			var got []streamlib.Event
+			until := func(n int) {
+				for len(got) < n {
+					batch, err, _ := next()
+					is.NoErr(err)
+					got = append(got, batch...)
+				}
+			}
+			add := func(data ...string) error {
+				return last2(m.Stream("orders").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data...)}))
+			}
+			is.NoErr(add("0"))
+			for round := range 3 {
+				storage.append = func(name string, events []streamlib.Event) error {
+					is.NoErr(storage.Storage.Append(name, events))
+					return errDisk
+				}
+				if drop {
+					storage.stat = func(string) (streamlib.Info, error) { return streamlib.Info{}, errDisk }
+				}
+				is.True(errors.Is(add("1", "2"), errDisk))
+				storage.heal()
+				if drop {
+					useOthers(t, m)
+				} else {
+					until(3*round + 3) // before anybody comes
+				}
+				is.NoErr(add("3"))
+				until(3*round + 4)
+			}
+			stored := read(t, m.Stream("orders"), 0, streamlib.MaxOffset)
+			is.Equal(fmt.Sprint(got), fmt.Sprint(stored))
+		})
+	}
+}
+
+// useOthers uses so many other streams that those that nobody uses are dropped.
+func useOthers(t *testing.T, m *streamlib.Manager) {
+	t.Helper()
+	for i := range 17_000 {
+		if _, err := m.Stream(fmt.Sprint("other", i)).Stat(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestStorageLosesEvents: where events are gone that nobody deleted, as when their file was removed, no offset is
+// given again.
+func TestStorageLosesEvents(t *testing.T) {
+	is := is.New(t)
+	storage := newFaulty()
+	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+	s := m.Stream("orders")
+	add := func(b streamlib.Batch) error {
+		b.Data = streamlib.JSON("1", "2")
+		return last2(s.Append(t.Context(), b))
+	}
+	is.NoErr(add(streamlib.Batch{Key: "k"}))
+	kept := read(t, s, 0, streamlib.MaxOffset)
+	refused := func() {
+		t.Helper()
+		for _, b := range []streamlib.Batch{
+			{}, {Key: "k"}, {Key: "new"}, {IfTail: new(streamlib.Offset)}, {IfTail: new(streamlib.Offset(2))},
+		} {
+			err := add(b)
+			_, conflict := errors.AsType[*streamlib.ConflictError](err)
+			if !errors.Is(err, streamlib.ErrUnavailable) || conflict {
+				t.Errorf("%+v: %v", b, err)
+			}
+		}
+		if err := last(s.Read(t.Context(), 0, 2)); err == nil {
+			t.Error("what is gone was read as if it had never been there")
+		}
+		if info, err := s.Stat(t.Context()); err == nil {
+			t.Errorf("stat: %+v", info)
+		}
+	}
+	live, stop := iter.Pull2(s.Subscribe(t.Context(), 2))
+	defer stop()
+	is.NoErr(storage.Storage.Delete("orders")) // by somebody else
+	is.True(errors.Is(add(streamlib.Batch{}), streamlib.ErrUnavailable))
+	_, err, _ := live()
+	is.True(err != nil)
+	stop()
+	refused()
+	useOthers(t, m)
+	refused()
+	is.NoErr(storage.Storage.Append("orders", kept[:1])) // a part of it comes back
+	refused()
+	is.NoErr(storage.Storage.Append("orders", kept[1:])) // all of it
+	is.NoErr(add(streamlib.Batch{}))
+	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 4)
+
+	is.NoErr(storage.Storage.Delete("orders"))
+	refused()
+	is.NoErr(s.Delete(t.Context())) // now it is meant
+	is.NoErr(add(streamlib.Batch{IfTail: new(streamlib.Offset)}))
+	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 2)
+
+	more := append(slices.Clone(kept), event(t, 2, "orders", "3"))
+	is.NoErr(storage.Storage.Append("orders", more[2:])) // one more than is known, as of a writer who came late
+	is.True(errors.Is(add(streamlib.Batch{}), streamlib.ErrUnavailable))
+	is.NoErr(add(streamlib.Batch{IfTail: new(streamlib.Offset(3))}))
+}
+
+// TestListWhileMade lists while the storage has a stream's first events and the stream does not show them yet: the
+// pages are whole.
+func TestListWhileMade(t *testing.T) {
+	is := is.New(t)
+	storage := newFaulty()
+	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+	add := func(name string) error {
+		return last2(m.Stream(name).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")}))
+	}
+	for _, name := range []string{"a", "c", "e", "f"} {
+		is.NoErr(add(name))
+	}
+	list := func(after string, limit int) []string {
+		names, err := m.List(t.Context(), "", after, limit)
+		is.NoErr(err)
+		return names
+	}
+	look := func() {
+		is.Equal(list("", 0), []string{"a", "c", "e", "f"})
+		is.Equal(list("", 2), []string{"a", "c"})
+		is.Equal(list("a", 2), []string{"c", "e"})
+		is.Equal(list("a", 3), []string{"c", "e", "f"})
+		is.Equal(list("a", 4), []string{"c", "e", "f"})
+	}
+	look()
+	storage.append = func(name string, events []streamlib.Event) error {
+		err := storage.Storage.Append(name, events)
+		if name == "b" {
+			storage.append = storage.Storage.Append
+			look()
+			storage.append = func(name string, events []streamlib.Event) error {
+				err := storage.Storage.Append(name, events)
+				look() // neither b nor d
+				return err
+			}
+			is.NoErr(add("d"))
+		}
+		info, errStat := m.Stream(name).Stat(t.Context())
+		is.Equal(info, streamlib.Info{Name: name})
+		return errors.Join(err, errStat)
+	}
+	is.NoErr(add("b"))
+	is.Equal(list("", 0), []string{"a", "b", "c", "d", "e", "f"})
 }
 
 // TestSubscribeAllBehind has a reader that takes nothing: beyond 64 MiB it is left behind, and holds nothing any longer.

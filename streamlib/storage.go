@@ -7,8 +7,9 @@ import (
 
 // Storage keeps ordered records under names: Layer 0. It knows bytes and offsets; hooks, keys and conditions are not its.
 //
-// All methods may be called at once from many goroutines. What CheckName refuses is ErrInvalid and changes nothing. A name that was
-// never appended to, or was deleted, is an empty stream: reading it creates nothing and is no error.
+// All methods may be called at once from many goroutines. What CheckName refuses is ErrInvalid and changes nothing.
+// A name that was never appended to, or was deleted, is an empty stream: reading it creates nothing and is no
+// error.
 type Storage interface {
 	// Append adds events to the stream, all or none. When it returns nil they are durable: they survive a crash of the
 	// process, of the machine, and the loss of power. The first event's offset must be the tail, else the error is
@@ -24,8 +25,8 @@ type Storage interface {
 	// Stat returns what is known of the stream without reading through it.
 	Stat(name string) (Info, error)
 
-	// List returns in byte order the names of up to limit streams (all where it is 0 or less) that begin with prefix and are
-	// behind after.
+	// List returns in byte order the names of up to limit streams (all where it is 0 or less) that begin with
+	// prefix and are behind after.
 	List(prefix, after string, limit int) ([]string, error)
 
 	// Delete removes the stream, durably when it returns nil. The next Append starts again at offset 0.

@@ -86,6 +86,8 @@ type Options struct {
 	MaxEvent int              // limit for one event's data in bytes; 0 is MaxEvent, at most MaxBatch
 	Now      func() time.Time // the clock; nil is time.Now. Past the year 9999 appends are ErrUnavailable
 	Log      *slog.Logger     // nil discards
+
+	shared *shared // the manager's; nil where there is none
 }
 
 func (o Options) withDefaults() Options {
@@ -99,7 +101,54 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.shared == nil {
+		o.shared = &shared{making: map[string]bool{}, doubts: map[string]Offset{}, keys: newWindows()}
+	}
 	return o
+}
+
+// shared is what the streams of one manager have in common.
+type shared struct {
+	feed feed
+	keys *windows
+
+	mu     sync.Mutex        // guards what follows; taken after a stream's own
+	making map[string]bool   // streams whose first append is under way, which the storage may list and nobody can read yet
+	doubts map[string]Offset // tails of streams that the storage may not have as they are; a manager may drop such a stream
+}
+
+// readable returns those of names that no stream is only being made of.
+func (s *shared) readable(names []string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(names, func(name string) bool { return s.making[name] })
+}
+
+func (s *shared) setMaking(name string, making bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.making, name); making {
+		s.making[name] = true
+	}
+}
+
+// setDoubt notes the tail of a stream in doubt; unknown ends the doubt.
+func (s *shared) setDoubt(name string, tail Offset) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.doubts, name); tail != unknown {
+		s.doubts[name] = tail
+	}
+}
+
+// tail is where a new stream begins that may have been dropped in doubt.
+func (s *shared) tail(name string) Offset {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tail, ok := s.doubts[name]; ok {
+		return tail
+	}
+	return unknown
 }
 
 const (
@@ -117,11 +166,14 @@ type core struct {
 	quoted  []byte
 	storage Storage
 	options Options
+	shared  *shared
 	commits commit.Group[*appending]
+	making  bool // the committer's alone: the first append is under way
 
-	mu        sync.Mutex // guards what follows; held for reading and publishing, never while a commit is on the disk
-	loaded    bool       // tail and last are what the storage has
-	tail      Offset
+	mu        sync.Mutex    // guards what follows; held for reading and publishing, never while a commit is on the disk
+	loaded    bool          // tail and last are what the storage has
+	ended     bool          // not loaded after a deletion whose outcome is open
+	tail      Offset        // behind what was published; unknown before it was loaded
 	last      time.Time     // when the last event was created
 	life      int           // counts deletions
 	deleting  chan struct{} // closed when the deletion that is under way is over; nil where there is none
@@ -129,9 +181,10 @@ type core struct {
 	followers int
 	recent    []Event // the last commits' events while there are followers
 	size      int     // of recent, in bytes
-	keys      *keys   // nil until a key is asked for
 	claimed   map[string]chan struct{}
 }
+
+const unknown Offset = -1
 
 // appending is one caller's part of a commit.
 type appending struct {
@@ -146,7 +199,9 @@ type appending struct {
 
 // newCore returns the stream called name in storage. There must be one at a time.
 func newCore(name string, storage Storage, o Options) *core {
-	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o.withDefaults()}
+	o = o.withDefaults()
+	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o, shared: o.shared}
+	s.tail = o.shared.tail(name)
 	s.commits = commit.Group[*appending]{Commit: s.commit, Size: func(a *appending) int { return a.size }, Max: MaxBatch}
 	return s
 }
@@ -254,14 +309,21 @@ var errUnfinished = errors.New("the commit did not finish")
 func (s *core) add(batch []*appending) {
 	err := errUnfinished
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			conflict, ok := errors.AsType[*ConflictError](err) // the storage's: it is not as this stream left it
+			if ok {
+				err = fmt.Errorf("%w: the storage's tail is %d, not %d", ErrUnavailable, conflict.Tail, conflict.Want)
+			}
+			if ok || !refused(err) {
+				s.doubt(false)
+			}
+			for _, a := range batch {
+				a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
+			}
 		}
-		if !refused(err) {
-			s.doubt()
-		}
-		for _, a := range batch {
-			a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
+		if s.making {
+			s.making = false
+			s.shared.setMaking(s.name, false)
 		}
 	}()
 	err = s.store(batch)
@@ -269,15 +331,28 @@ func (s *core) add(batch []*appending) {
 
 // refused tells whether a storage that returns err has stored nothing.
 func refused(err error) bool {
-	return errors.Is(err, ErrFull) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTooLarge)
+	for _, kind := range [...]error{ErrFull, ErrUnavailable, ErrTooLarge, ErrInvalid} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
-// doubt forgets what a commit whose outcome is open may have changed: the storage knows it.
-func (s *core) doubt() {
+// doubt forgets what a commit whose outcome is open may have changed: the storage knows it, and is asked at once, for
+// followers wait for what was stored. Where it does not answer, who comes next asks again.
+func (s *core) doubt(ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.loaded, s.keys, s.recent, s.size = false, nil, nil, 0
+	s.loaded, s.ended, s.recent, s.size = false, ended, nil, 0
+	s.shared.keys.forget(s.name)
+	tail := s.tail
+	if ended {
+		tail = unknown
+	}
+	s.shared.setDoubt(s.name, tail)
 	s.wake()
+	_ = s.load()
 }
 
 // store gives the batch's events their places, makes them durable and shows them. Conditions are decided here.
@@ -325,23 +400,30 @@ func (s *core) store(batch []*appending) error {
 	if len(events) == 0 {
 		return nil
 	}
+	if s.making = tail == 0; s.making {
+		s.shared.setMaking(s.name, true)
+	}
 	if err := s.storage.Append(s.name, events); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tail, s.last = tail+Offset(len(events)), created
-	if s.keys != nil {
-		for _, a := range batch {
-			if a.key != "" && a.err == nil {
-				s.keys.add(a.key, a.events[0].Offset, len(a.events))
-			}
+	for _, a := range batch {
+		if a.key != "" && a.err == nil {
+			s.shared.keys.add(s.name, a.key, a.events[len(a.events)-1].Offset)
 		}
-		s.keys.forget(s.tail)
 	}
-	s.remember(events, len(records))
-	s.wake()
+	s.publish(events, len(records), created)
 	return nil
+}
+
+// publish shows events, size bytes, which are durable: the tail moves behind them, and then followers are told,
+// this stream's and those of all streams. Nothing else tells of an event. The caller holds mu.
+func (s *core) publish(events []Event, size int, created time.Time) {
+	s.tail, s.last = events[len(events)-1].Offset+1, created
+	s.remember(events, size)
+	s.wake()
+	s.shared.feed.publish(s.name, events, size)
 }
 
 func (s *core) Delete(ctx context.Context) error {
@@ -361,12 +443,11 @@ func (s *core) remove() error {
 	err := errUnfinished
 	defer func() {
 		if err != nil && !refused(err) {
-			s.doubt()
+			s.doubt(true)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil {
-			s.loaded, s.tail = false, 0
 			s.begin()
 		}
 		s.deleting = nil
@@ -381,7 +462,10 @@ func (s *core) remove() error {
 // begin begins the next life. The caller holds mu.
 func (s *core) begin() {
 	s.life++
-	s.keys, s.recent, s.size = nil, nil, 0
+	s.loaded, s.tail, s.last = true, 0, time.Time{}
+	s.recent, s.size = nil, 0
+	s.shared.keys.forget(s.name)
+	s.shared.setDoubt(s.name, unknown)
 	s.wake()
 }
 
@@ -401,19 +485,40 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// load makes sure that the tail is known. The caller holds mu.
+// load makes sure that the tail is known, and publishes what an append whose outcome was open has stored. The
+// caller holds mu: what waits for it waits for the tail.
 func (s *core) load() error {
 	if s.loaded {
 		return nil
 	}
 	info, err := s.storage.Stat(s.name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if info.Tail < s.tail { // a deletion whose outcome was open
+	case s.tail == unknown:
+		s.tail = info.Tail
+	case info.Tail < s.tail && s.ended:
 		s.begin()
+	case info.Tail < s.tail: // offsets that were given are not given again
+		return fmt.Errorf("the storage lost events: its tail is %d, it was %d", info.Tail, s.tail)
 	}
-	s.loaded, s.tail, s.last = true, info.Tail, info.UpdatedAt
+	if s.tail < info.Tail {
+		for events, err := range s.storage.Read(s.name, s.tail, info.Tail) {
+			if err != nil {
+				return err
+			}
+			size := 0
+			for _, e := range events {
+				size += len(e.Record())
+			}
+			s.publish(events, size, info.UpdatedAt)
+		}
+		if s.tail < info.Tail {
+			return fmt.Errorf("the storage ended at %d, before %d", s.tail, info.Tail)
+		}
+	}
+	s.loaded, s.ended, s.last = true, false, info.UpdatedAt
+	s.shared.setDoubt(s.name, unknown)
 	return nil
 }
 
@@ -442,12 +547,38 @@ func (s *core) remember(events []Event, size int) {
 	s.recent, s.size = append(s.recent, events...), s.size+size
 }
 
-func (s *core) Stat(ctx context.Context) (Info, error) {
-	info, err := s.storage.Stat(s.name)
+func (s *core) Stat(ctx context.Context) (info Info, err error) {
+	for again := true; again && err == nil; {
+		s.mu.Lock()
+		life := s.life
+		s.mu.Unlock()
+		if info, err = s.storage.Stat(s.name); err == nil {
+			info, again, err = s.readable(info, life)
+		}
+	}
 	if err != nil {
 		return info, fmt.Errorf("stat %q: %w", s.name, err)
 	}
 	return info, ctx.Err()
+}
+
+// readable is what of info, which the storage told in the given life, can be read: it may have more than was
+// published.
+func (s *core) readable(info Info, life int) (readable Info, again bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tail == unknown { // who reads it will find what the storage has
+		return info, false, nil
+	}
+	err = s.load()
+	switch {
+	case err != nil || info.Tail <= s.tail:
+	case s.tail == 0:
+		info = Info{Name: s.name}
+	default:
+		info.Tail, info.UpdatedAt = s.tail, s.last
+	}
+	return info, s.life != life, err
 }
 
 func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {

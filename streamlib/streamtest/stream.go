@@ -297,7 +297,8 @@ func testAtomic(t *testing.T, open func(string) streamlib.Stream) {
 		is.NoErr(err)
 		is.Equal(info.Tail%size, streamlib.Offset(0)) // stat saw a part of a batch
 		n := len(read(t, s, 0, streamlib.MaxOffset))
-		is.Equal(n%size, 0) // read saw a part of a batch
+		is.Equal(n%size, 0)          // read saw a part of a batch
+		is.True(n >= int(info.Tail)) // stat told of what cannot be read
 		is.True(!over || n == size*count)
 	}
 }
