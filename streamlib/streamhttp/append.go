@@ -120,6 +120,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error)
 	if r.ContentLength > int64(limit+room) {
 		return nil, tooLarge()
 	}
+	delete(r.Header, "Expect") // the first read says go on: see takeRest
 	reader := http.MaxBytesReader(w, r.Body, int64(limit+room))
 	size := r.ContentLength + 1 // for the end to be seen
 	if size == 0 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -106,6 +107,80 @@ func TestRequestsWithoutHost(t *testing.T) {
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			is.NoErr(err)
 			is.Equal(resp.StatusCode, test.status)
+		})
+	}
+}
+
+// pythons are two clients of Python's standard library, which read no answer before they have sent the whole body. For each
+// request they print the status.
+var pythons = map[string]string{
+	"http.client": `
+import sys, json, http.client
+host, requests = sys.argv[1:]
+for method, path, size, name, value in json.loads(requests):
+    c = http.client.HTTPConnection(host)
+    try:
+        c.request(method, path, b"x" * size, {name: value})
+        print(c.getresponse().status)
+    except OSError as e:
+        print(e)`,
+	"urllib": `
+import sys, json, urllib.request, urllib.error
+host, requests = sys.argv[1:]
+for method, path, size, name, value in json.loads(requests):
+    try:
+        print(urllib.request.urlopen(urllib.request.Request("http://" + host + path, b"x" * size, {name: value}, method=method)).status)
+    except urllib.error.HTTPError as e:
+        print(e.status)
+    except OSError as e:
+        print(e)`,
+}
+
+func TestEarlyAnswersReachWhoSendsFirst(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3 whose clients could be tried")
+	}
+	client, _ := serve(t, streamhttp.Config{})
+	var requests [][]any
+	var want []string
+	for _, test := range []struct {
+		request      string
+		size         int
+		header, text string
+		status       int
+	}{
+		{"POST /streams/s", 9 << 20, "Content-Type", "application/json", 413},
+		{"POST /streams/s", 60 << 20, "Content-Type", "application/json", 413},
+		{"POST /streams/s", 9 << 20, "Content-Type", "application/x-ndjson", 413},
+		{"POST /streams/s", 1 << 20, "Content-Type", "application/json", 400}, // read to its end
+		{"POST /streams/s", 1 << 20, "Content-Type", "text/html", 415},
+		{"POST /streams/s", 8 << 20, "Content-Type", "text/html", 415},
+		{"POST /streams/s", 8 << 20, "Idempotency-Key", "", 400},
+		{"POST /streams/s?x=1", 8 << 20, "Accept", "*/*", 400},
+		{"POST /streams/%0A", 8 << 20, "Accept", "*/*", 400},
+		{"POST /streams/s", 8 << 20, "Origin", "http://evil.example", 403},
+		{"POST /streams/s", 8 << 20, "Host", "evil.example", 403},
+		{"POST /nowhere", 8 << 20, "Accept", "*/*", 404},
+		{"PUT /streams/s", 8 << 20, "Accept", "*/*", 405},
+		{"DELETE /streams/s", 8 << 20, "Accept", "*/*", 204},
+		{"GET /streams", 8 << 20, "Accept", "*/*", 200},
+	} {
+		method, path, _ := strings.Cut(test.request, " ")
+		requests = append(requests, []any{method, path, test.size, test.header, test.text})
+		want = append(want, fmt.Sprint(test.status))
+	}
+	args, err := json.Marshal(requests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, script := range pythons {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			command := exec.CommandContext(t.Context(), python, "-c", script, strings.TrimPrefix(client.URL, "http://"), string(args))
+			out, err := command.CombinedOutput()
+			is.NoErr(err)
+			is.Equal(strings.Split(strings.TrimSpace(string(out)), "\n"), want)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ import (
 
 const (
 	bodyTime  = time.Minute      // for a request's whole body to arrive
+	restTime  = 5 * time.Second  // for what is left of it once the answer is known
+	maxRest   = 64 << 20         // of what is left is taken
 	writeTime = 30 * time.Second // for a client to take what is written to it at once: 4.4 kB/s of a chunk
 	pingAfter = 15 * time.Second // of silence
 	chunk     = 128 << 10        // what is written at once, about
@@ -122,6 +126,8 @@ func (h *handler) route(route route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := route(w, r, r.PathValue("name")); err != nil {
 			h.fail(w, r, err)
+		} else if r.Method != http.MethodPost {
+			takeRest(w, r)
 		}
 	}
 }
@@ -142,8 +148,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit refuses what no route may see, and begins the time that a body has to arrive.
 func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength != 0 { // the deadline is for who reads the body: readBody, or net/http where there is an error before
+	switch {
+	case r.ContentLength == 0:
+	case r.Method == http.MethodPost: // the deadline is for who reads the body
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	default: // which nobody is
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime))
 	}
 	if !h.allowed(r) {
 		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
@@ -210,7 +220,22 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
+	if r.ContentLength != 0 && code != http.StatusRequestTimeout { // net/http may read some of the rest before it answers
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime))
+	}
 	answerJSON(w, code, p)
+	takeRest(w, r)
+}
+
+// takeRest reads on, within the deadline that is set, when the request has been answered before all of its body has come: many clients
+// read no answer before they have sent all, and a connection that is closed before that is reset, and takes the answer with it. Who has
+// been told by the answer not to send the body, as it asked for that, is not waited for.
+func takeRest(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.Header["Expect"] != nil {
+		return
+	}
+	_ = http.NewResponseController(w).Flush() // to those who read at the same time
+	_, _ = io.CopyN(io.Discard, r.Body, maxRest)
 }
 
 func answerJSON(w http.ResponseWriter, code int, v any) {
@@ -221,6 +246,7 @@ func answerJSON(w http.ResponseWriter, code int, v any) {
 		panic(err) // our own types
 	}
 	w.Header()["Content-Type"] = jsonType
+	w.Header()["Content-Length"] = []string{strconv.Itoa(b.Len())} // so that it is seen to be whole
 	w.WriteHeader(code)
 	_, _ = w.Write(b.Bytes()) // the client may have gone
 }

@@ -374,29 +374,43 @@ const writeTime = 30 * time.Second
 
 func TestSlowBodiesEnd(t *testing.T) {
 	for _, test := range []struct {
-		headers string
+		request string
 		status  int
+		after   time.Duration
 	}{
-		{"Content-Length: 1000", http.StatusRequestTimeout},
-		{"Content-Length: 1000\r\nContent-Type: text/html", http.StatusUnsupportedMediaType}, // net/http reads what we don't
+		{"POST /streams/s HTTP/1.1\r\nContent-Length: 1000", http.StatusRequestTimeout, time.Minute},
+		{"POST /streams/s HTTP/1.1\r\nTransfer-Encoding: chunked", http.StatusRequestTimeout, time.Minute},
+		{"POST /streams/s HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: text/html", http.StatusUnsupportedMediaType, 5 * time.Second}, // for the rest
+		{"POST /streams/s HTTP/1.1\r\nContent-Length: 10000000", http.StatusRequestEntityTooLarge, 0},
+		{"POST /streams/s HTTP/1.1\r\nContent-Length: 10000000\r\nExpect: 100-continue", http.StatusRequestEntityTooLarge, 0},
+		{"DELETE /streams/s HTTP/1.1\r\nContent-Length: 1000", http.StatusNoContent, 5 * time.Second},
+		{"GET /streams HTTP/1.1\r\nContent-Length: 10000000", http.StatusOK, 0},
 	} {
 		bubble(t, func(t *testing.T, _ *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn) {
 			is := is.New(t)
 			conn := connect()
 			start := time.Now()
-			fmt.Fprintf(conn, "POST /streams/s HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", test.headers)
+			fmt.Fprintf(conn, "%s\r\nHost: localhost\r\n\r\n", test.request)
 			var wait sync.WaitGroup
+			defer wait.Wait()
+			defer conn.Close()
 			wait.Go(func() {
-				for err := error(nil); err == nil; time.Sleep(time.Second) { // a byte a second
-					_, err = conn.Write([]byte("{"))
+				bite := "{" // a byte a second
+				if strings.Contains(test.request, "chunked") {
+					bite = "1\r\n{\r\n"
+				}
+				for err := error(nil); err == nil; time.Sleep(time.Second) {
+					_, err = io.WriteString(conn, bite)
 				}
 			})
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			r := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(r, nil)
 			is.NoErr(err)
 			is.Equal(resp.StatusCode, test.status)
-			is.Equal(time.Since(start), time.Minute)
-			conn.Close()
-			wait.Wait()
+			is.Equal(time.Since(start), test.after)
+			_, err = io.Copy(io.Discard, r) // to the end of the connection
+			is.NoErr(err)
+			is.True(time.Since(start) <= max(test.after, 6*time.Second))
 		})
 	}
 }
