@@ -25,6 +25,9 @@ import (
 	"github.com/matryer/is"
 )
 
+// lookEvery is how often a file is looked at.
+const lookEvery = 500 * time.Millisecond
+
 // line is a token's whose secret is "secret-" and its name.
 func line(name, rest string) string { return name + " " + digest("secret-"+name) + " " + rest + "\n" }
 
@@ -402,7 +405,7 @@ func TestReadsEndWhenTheTokenExpires(t *testing.T) {
 
 // TestChangesOfTheFile are in force soon after the last of them; a bad file is told once and changes nothing.
 func TestChangesOfTheFile(t *testing.T) {
-	const soon = 1500 * time.Millisecond
+	const soon = 3 * lookEvery
 	for _, test := range []struct {
 		name   string
 		change func(path string) error
@@ -417,6 +420,7 @@ func TestChangesOfTheFile(t *testing.T) {
 		{"removed", os.Remove, []string{"a"}, "no such file"},
 		{"emptied", func(path string) error { return os.Truncate(path, 0) }, []string{"a"}, "it has no token"},
 		{"bad", func(path string) error { return os.WriteFile(path, []byte(line("b", "read")+"c secret read"), 0o600) }, []string{"a"}, "line 2: the second word"},
+		{"a folder instead", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, []string{"a"}, "no regular file"},
 		{"others may read it", func(path string) error { return os.Chmod(path, 0o644) }, []string{"a"}, "chmod 600"},
 		{"touched", func(path string) error { return os.Chtimes(path, time.Now(), time.Now()) }, []string{"a"}, ""},
 	} {
@@ -424,7 +428,7 @@ func TestChangesOfTheFile(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				s := newServer(t, line("a", "read"), streamhttp.Config{})
-				time.Sleep(10 * time.Second)
+				time.Sleep(10*time.Second + lookEvery/5) // between two looks
 				is.Equal(s.log.String(), "")
 				is.NoErr(test.change(s.path))
 				time.Sleep(soon)
@@ -434,6 +438,9 @@ func TestChangesOfTheFile(t *testing.T) {
 				is.True(strings.Count(s.log.String(), "\n") <= 1) // once
 				is.True(!strings.Contains(s.log.String(), "secret"))
 
+				if info, err := os.Stat(s.path); err == nil && info.IsDir() {
+					is.NoErr(os.Remove(s.path))
+				}
 				writeFile(t, s.path, line("z", "read")) // and when it is good again
 				is.NoErr(os.Chmod(s.path, 0o600))
 				time.Sleep(soon)
@@ -449,10 +456,10 @@ func TestAFileThatIsBeingWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		s := newServer(t, line("a", "read")+line("b", "read"), streamhttp.Config{})
-		time.Sleep(10 * time.Second)
+		time.Sleep(10*time.Second + lookEvery/5) // between two looks
 		for _, half := range []string{"", line("a", "read"), line("a", "read") + "b 12", line("a", "read") + line("b", "read") + "#"} {
 			writeFile(t, s.path, half)
-			time.Sleep(499 * time.Millisecond)
+			time.Sleep(lookEvery - time.Millisecond)
 			is.Equal(s.who(), []string{"a", "b"})
 		}
 		time.Sleep(time.Minute)

@@ -67,7 +67,7 @@ func Open(path string, o Options) (*File, error) {
 		f.key = []byte(rand.Text())
 	}
 	f.cookie = fmt.Sprintf("streams-session-%x", f.sign("cookie", 0, [sha256.Size]byte{})[:4]) // a browser sends those of all ports
-	seen, err := f.load()
+	seen, err := f.load(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +89,18 @@ func (f *File) Len() int { return len(f.use.Load().byName) }
 
 // Reload reads the file now. Where it is bad the tokens that there were stay in force, and the error is logged.
 func (f *File) Reload() error {
-	_, err := f.load()
+	_, err := f.load(nil)
 	return err
 }
 
-// load puts the file in force, and returns what it looked like.
-func (f *File) load() (os.FileInfo, error) {
+// load puts the file in force, unless it does not look as before, where that is known. It returns what it looks like.
+func (f *File) load(before os.FileInfo) (os.FileInfo, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	text, info, err := read(f.path)
+	if before != nil && !same(info, before) {
+		return info, nil // it will be looked at again
+	}
 	now := f.use.Load()
 	if err == nil && now != nil && f.said == "" && bytes.Equal(text, f.text) {
 		return info, nil
@@ -145,11 +148,11 @@ func parseFile(path string, text []byte, err error) (tokens []Token, _ error) {
 // read returns a file that its owner alone can read.
 func read(path string) ([]byte, os.FileInfo, error) {
 	info, err := os.Stat(path) // before it is opened, for opening a pipe waits
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is no regular file")
-	}
 	if err != nil {
 		return nil, nil, bare(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, info, errors.New("it is no regular file")
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -165,6 +168,8 @@ func read(path string) ([]byte, os.FileInfo, error) {
 	text, err := io.ReadAll(io.LimitReader(file, maxSize+1))
 	if err == nil && len(text) > maxSize {
 		err = fmt.Errorf("it is larger than %d bytes", maxSize)
+	} else if err == nil && int64(len(text)) != info.Size() {
+		err = errors.New("it changes while it is read")
 	}
 	return text, info, bare(err)
 }
@@ -206,7 +211,7 @@ func (f *File) watch(ctx context.Context, last os.FileInfo) {
 			last, looked, changed = info, time.Now(), true
 		case changed, info != nil && looked.Sub(info.ModTime()) < tick:
 			changed, looked = false, time.Now()
-			_, _ = f.load() // which logs
+			_, _ = f.load(last) // which logs
 		}
 	}
 }
