@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		out.WriteString(text)
 		return out.Flush()
 	}
-	if c.command, err = findCommand(words); err != nil {
+	if c.command, err = findCommand(words, given); err != nil {
 		return err
 	}
 	c.word = strings.Join(words[len(strings.Fields(c.name)):], "")
@@ -196,7 +196,7 @@ func unknownFlag(arg, name string, words []string) error {
 		names = append(names, f.long)
 	}
 	hint := "streamctl --help"
-	if c, err := findCommand(words); err == nil {
+	if c, err := findCommand(words, nil); err == nil {
 		names = strings.Fields(c.flags)
 		hint = "streamctl " + c.name + " --help"
 	}
@@ -207,7 +207,8 @@ func unknownFlag(arg, name string, words []string) error {
 	return usageError{fmt.Errorf("unknown flag %s", arg), hint}
 }
 
-func findCommand(words []string) (*command, error) {
+// findCommand returns the command that words are; with given, the flags, its error knows better what was meant.
+func findCommand(words []string, given map[string][]string) (*command, error) {
 	if len(words) == 0 {
 		return nil, usageError{errors.New("which command?\n\n" + groupHelp("")), ""}
 	}
@@ -223,7 +224,10 @@ func findCommand(words []string) (*command, error) {
 				return &commands[i], nil
 			}
 			hint := "streamctl " + c.name + " --help"
-			if strings.Contains(c.flags, "name") {
+			switch {
+			case len(given["message"]) > 0:
+				hint = fmt.Sprintf("quotes around the text: -m %q", strings.Join(append(given["message"][:1:1], words[n:]...), " "))
+			case strings.Contains(c.flags, "name") && len(given["name"]) == 0:
 				hint = "streamctl " + c.name + " -n " + words[n]
 			}
 			return nil, usageError{fmt.Errorf("%s: unexpected argument %q", c.name, words[n]), hint}
@@ -282,7 +286,7 @@ func help(words []string) (string, error) {
 	if group == "" || group == "server" || group == "stream" || group == "token" {
 		return groupHelp(group), nil
 	}
-	c, err := findCommand(words)
+	c, err := findCommand(words, nil)
 	if err != nil {
 		return "", err
 	}

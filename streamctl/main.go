@@ -54,6 +54,7 @@ import (
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe is errReaderGone instead
 	err := run(context.Background(), os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	err = outcome(err, named(os.Stdout.Close())) // which on some file systems is where a write fails
 	tell(os.Stderr, err)
 	if i, ok := errors.AsType[interruption](err); ok {
 		i.raise()

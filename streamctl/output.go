@@ -20,12 +20,17 @@ type readerGone struct{ io.Writer }
 
 func (w readerGone) Write(b []byte) (int, error) {
 	n, err := w.Writer.Write(b)
-	if isReaderGone(err) {
-		return n, errReaderGone
-	} else if err != nil {
-		return n, fmt.Errorf("write to stdout: %w", err)
+	return n, named(err)
+}
+
+func named(err error) error {
+	switch {
+	case isReaderGone(err):
+		return errReaderGone
+	case err != nil:
+		return fmt.Errorf("write to stdout: %w", err)
 	}
-	return n, nil
+	return nil
 }
 
 // outcome is the error of a command whose output has one, too: neither hides the other. A reader that has gone is no error
@@ -49,8 +54,9 @@ func untilReaderGone(ctx context.Context, stdout io.Writer) (context.Context, co
 	ctx, cancel := context.WithCancelCause(ctx)
 	if f, ok := stdout.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+			fd := int(f.Fd()) // before the end of the process closes it
 			go func() {
-				if waitReaderGone(int(f.Fd())) {
+				if waitReaderGone(fd) {
 					cancel(errReaderGone)
 				}
 			}()

@@ -105,7 +105,7 @@ func nobodyThere(err error) error {
 		return err
 	}
 	refused, _ := errors.AsType[*net.OpError](err)
-	where := "the server's address"
+	where := fmt.Sprint(refused.Addr)
 	if request, ok := errors.AsType[*url.Error](err); ok {
 		where, _, _ = strings.Cut(request.URL, "/streams")
 	}
