@@ -76,7 +76,7 @@ func TestKeyWindowsAreBounded(t *testing.T) {
 		is.NoErr(err)
 		is.True(!receipt.Repeated)
 	}
-	const all = 300
+	const all = 240
 	for i := range all / 2 { // these are in use
 		_ = m.Stream(fmt.Sprint("s", i)).Subscribe(t.Context(), streamlib.Now)
 	}
@@ -95,13 +95,13 @@ func TestKeyWindowsAreBounded(t *testing.T) {
 	is.True(held > 20<<20)
 
 	const streams = 230 // there is room for about 200
-	for round := range 4 {
+	for round := range 3 {
 		reads()
 		for i := range streams {
 			add(i, fmt.Sprint("round", round))
 		}
 		missed := reads() / 10_000
-		is.True(round < 2 || missed < streams*3/4) // were the longest unused dropped, it would be all
+		is.True(round == 0 || missed < streams*9/10) // were the longest unused dropped, it would be all
 	}
 	for i := range streams {
 		receipt, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "key-9000"})

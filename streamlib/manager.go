@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -54,11 +55,17 @@ func (m *Manager) List(ctx context.Context, prefix, after string, limit int) (na
 		if !over {
 			after = page[len(page)-1]
 		}
-		names = append(names, m.options.shared.readable(page)...)
+		names = append(names, slices.DeleteFunc(page, m.making)...)
 		if over || len(names) == limit {
 			return names, nil
 		}
 	}
+}
+
+// making tells whether the storage has a stream that nobody can read yet.
+func (m *Manager) making(name string) bool {
+	_, making := m.options.shared.making.Load(name)
+	return making
 }
 
 // Subscribe yields what is appended from now on to the streams whose names begin with prefix, each stream's events in

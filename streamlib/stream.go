@@ -102,53 +102,17 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.shared == nil {
-		o.shared = &shared{making: map[string]bool{}, doubts: map[string]Offset{}, keys: newWindows()}
+		o.shared = &shared{keys: newWindows()}
 	}
 	return o
 }
 
 // shared is what the streams of one manager have in common.
 type shared struct {
-	feed feed
-	keys *windows
-
-	mu     sync.Mutex        // guards what follows; taken after a stream's own
-	making map[string]bool   // streams whose first append is under way, which the storage may list and nobody can read yet
-	doubts map[string]Offset // tails of streams that the storage may not have as they are; a manager may drop such a stream
-}
-
-// readable returns those of names that no stream is only being made of.
-func (s *shared) readable(names []string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.DeleteFunc(names, func(name string) bool { return s.making[name] })
-}
-
-func (s *shared) setMaking(name string, making bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if delete(s.making, name); making {
-		s.making[name] = true
-	}
-}
-
-// setDoubt notes the tail of a stream in doubt; unknown ends the doubt.
-func (s *shared) setDoubt(name string, tail Offset) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if delete(s.doubts, name); tail != unknown {
-		s.doubts[name] = tail
-	}
-}
-
-// tail is where a new stream begins that may have been dropped in doubt.
-func (s *shared) tail(name string) Offset {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if tail, ok := s.doubts[name]; ok {
-		return tail
-	}
-	return unknown
+	feed   feed
+	keys   *windows
+	making sync.Map // names of streams whose first append is under way: the storage may list what nobody can read yet
+	doubts sync.Map // tails, by name, that the storage may not have: a manager may drop such a stream
 }
 
 const (
@@ -168,7 +132,6 @@ type core struct {
 	options Options
 	shared  *shared
 	commits commit.Group[*appending]
-	making  bool // the committer's alone: the first append is under way
 
 	mu        sync.Mutex    // guards what follows; held for reading and publishing, never while a commit is on the disk
 	loaded    bool          // tail and last are what the storage has
@@ -200,8 +163,10 @@ type appending struct {
 // newCore returns the stream called name in storage. There must be one at a time.
 func newCore(name string, storage Storage, o Options) *core {
 	o = o.withDefaults()
-	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o, shared: o.shared}
-	s.tail = o.shared.tail(name)
+	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o, shared: o.shared, tail: unknown}
+	if tail, ok := o.shared.doubts.Load(name); ok {
+		s.tail = tail.(Offset)
+	}
 	s.commits = commit.Group[*appending]{Commit: s.commit, Size: func(a *appending) int { return a.size }, Max: MaxBatch}
 	return s
 }
@@ -321,10 +286,7 @@ func (s *core) add(batch []*appending) {
 				a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
 			}
 		}
-		if s.making {
-			s.making = false
-			s.shared.setMaking(s.name, false)
-		}
+		s.shared.making.Delete(s.name)
 	}()
 	err = s.store(batch)
 }
@@ -346,11 +308,9 @@ func (s *core) doubt(ended bool) {
 	defer s.mu.Unlock()
 	s.loaded, s.ended, s.recent, s.size = false, ended, nil, 0
 	s.shared.keys.forget(s.name)
-	tail := s.tail
-	if ended {
-		tail = unknown
+	if s.shared.doubts.Delete(s.name); !ended && s.tail != unknown {
+		s.shared.doubts.Store(s.name, s.tail)
 	}
-	s.shared.setDoubt(s.name, tail)
 	s.wake()
 	_ = s.load()
 }
@@ -400,8 +360,8 @@ func (s *core) store(batch []*appending) error {
 	if len(events) == 0 {
 		return nil
 	}
-	if s.making = tail == 0; s.making {
-		s.shared.setMaking(s.name, true)
+	if tail == 0 {
+		s.shared.making.Store(s.name, nil)
 	}
 	if err := s.storage.Append(s.name, events); err != nil {
 		return err
@@ -465,7 +425,7 @@ func (s *core) begin() {
 	s.loaded, s.tail, s.last = true, 0, time.Time{}
 	s.recent, s.size = nil, 0
 	s.shared.keys.forget(s.name)
-	s.shared.setDoubt(s.name, unknown)
+	s.shared.doubts.Delete(s.name)
 	s.wake()
 }
 
@@ -518,7 +478,7 @@ func (s *core) load() error {
 		}
 	}
 	s.loaded, s.ended, s.last = true, false, info.UpdatedAt
-	s.shared.setDoubt(s.name, unknown)
+	s.shared.doubts.Delete(s.name)
 	return nil
 }
 
