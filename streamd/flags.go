@@ -38,6 +38,7 @@ With no server running, verify reads all that is in the folder, and repair cuts 
   --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
   --insecure-no-auth   allow a --host that other machines reach without tokens
   --check              say whether the other flags are right, and end
+  --exit-on-failure    end with status 1 when a sync of the disk has failed, for whoever starts it again
   --version            print the version
   --help               print this
 
@@ -62,6 +63,7 @@ type options struct {
 	allowOrigins []string
 	tokens       string // absolute, "" where none are wanted
 	insecure     bool   // without tokens
+	exits        bool   // when a sync has failed
 	plain        bool   // without TLS
 }
 
@@ -99,6 +101,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	f.StringVar(&o.tokens, "tokens", "", "")
 	f.BoolVar(&o.plain, "insecure-no-tls", false, "")
 	f.BoolVar(&o.insecure, "insecure-no-auth", false, "")
+	f.BoolVar(&o.exits, "exit-on-failure", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.BoolVar(&version, "version", false, "")
 

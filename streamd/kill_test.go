@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -141,6 +142,68 @@ func TestFaultAtEverySyscall(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestFailedSync: after a sync that failed the server is alive and not ready, or ends where it was told to, for whoever starts it again.
+func TestFailedSync(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed: scripts/tools does it")
+	}
+	if out, err := exec.Command(strace, "-f", "-e", "trace=none", "true").CombinedOutput(); err != nil {
+		t.Skipf("strace cannot trace here: %s", out)
+	}
+	for _, flag := range []string{"", "--exit-on-failure"} {
+		t.Run(flag, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			dir := t.TempDir()
+			server := start(t, dir, strace, "-f", "-o", filepath.Join(t.TempDir(), "strace"), "-e", "trace=fdatasync",
+				"-e", "inject=fdatasync:error=EIO:when=3+", "sh", "-c", `exec "$@" `+flag, "sh")
+			status, _ := server.get("/readyz")
+			is.Equal(status, 200)
+			acknowledged := 0
+			for status = 201; status == 201; acknowledged++ {
+				status, _ = server.append("s", "", "1")
+			}
+			if flag == "" {
+				is.Equal(status, 500) // its outcome is open
+				status, _ = server.append("s", "", "1")
+				is.Equal(status, 503)
+				status, reason := server.get("/readyz")
+				is.Equal(status, 503)
+				is.True(strings.Contains(reason, `"error":"cannot take appends now: a sync failed (`))
+				status, _ = server.get("/healthz")
+				is.Equal(status, 200)
+				is.True(server.end(syscall.SIGTERM) != nil)
+			} else {
+				exit, ok := errors.AsType[*exec.ExitError](server.wait())
+				is.True(ok)
+				is.Equal(exit.ExitCode(), 1)
+				is.True(strings.Contains(server.stderr.String(), "streamd: cannot take appends now: a sync failed ("))
+			}
+			server = start(t, dir)
+			status, body := server.get("/readyz")
+			is.Equal(status, 200)
+			is.Equal(body, "{\"status\":\"ok\"}\n")
+			is.True(len(server.read("s")) >= acknowledged-1)
+			is.NoErr(server.end(syscall.SIGTERM))
+		})
+	}
+}
+
+// get returns what is at a path.
+func (s *server) get(path string) (status int, body string) {
+	resp, err := s.client.Get(s.url + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
 }
 
 // faultAt tells whether there was an n-th call.

@@ -18,6 +18,7 @@
 //	  --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
 //	  --insecure-no-auth   allow a --host that other machines reach without tokens: who reaches it can read, write and delete
 //	  --check              say whether the other flags are right, and end
+//	  --exit-on-failure    end with status 1 when a sync of the disk has failed, for whoever starts it again
 //	  --version            print the version
 //	  --help               print this
 //
@@ -31,7 +32,7 @@
 // folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof. The file
 // daemon.args has the flags that were given, --dir excepted, for streamctl to start the server with them again when it has to.
 //
-// With --tokens every request but GET /healthz needs a token, those from this machine too; package streamhttp/tokens has the form of
+// With --tokens every request but GET /healthz and /readyz needs a token, those from this machine too; package streamhttp/tokens has the form of
 // the file. It is read again when it changes, and on SIGHUP. The folder then has two files more: session.key signs the cookies of
 // pages, and daemon.secret, new at each start, is how streamctl gets to know from /healthz what others are not told: pid, folder
 // and flags.

@@ -50,7 +50,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	if err != nil || o.check {
 		return err
 	}
-	storage, err := openStorage(o, log)
+	failed := make(chan error, 1)
+	storage, ready, err := openStorage(o, failed, log)
 	if errors.Is(err, disk.ErrLocked) {
 		return taken(ctx, o.dir)
 	} else if err != nil {
@@ -75,7 +76,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	}
 	manager := streamlib.NewManager(storage, o.factory, streamlib.Options{MaxEvent: o.maxEvent, Log: log})
 	config := streamhttp.Config{
-		MaxEvent: o.maxEvent, Log: log, Health: health, AllowHosts: append(o.allowHosts, o.host), AllowOrigins: o.allowOrigins,
+		MaxEvent: o.maxEvent, Log: log, Health: health, Ready: ready, AllowHosts: append(o.allowHosts, o.host), AllowOrigins: o.allowOrigins,
 	}
 	files := pidFiles(o.dir, listeners[0])
 	if access != nil {
@@ -107,6 +108,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("serve %s: %w", url, err)
+	case err = <-failed:
+		log.Error("ending, to be started again: --exit-on-failure", "error", err)
 	case <-ctx.Done():
 		log.Info("ending", "cause", context.Cause(ctx))
 	}
@@ -120,16 +123,25 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	return err
 }
 
-// openStorage takes the folder, and opens what is in it unless the storage is memory.
-func openStorage(o options, log *slog.Logger) (streamlib.Storage, error) {
+// openStorage takes the folder, and opens what is in it unless the storage is memory. Where it fails later, and is to end the server,
+// that comes through failed.
+func openStorage(o options, failed chan<- error, log *slog.Logger) (storage streamlib.Storage, ready func() error, err error) {
 	if o.storage == "fs" {
-		return disk.Open(o.dir, disk.Options{NoSync: o.sync == "none", Log: log})
+		options := disk.Options{NoSync: o.sync == "none", Log: log}
+		if o.exits {
+			options.Failed = func(err error) { failed <- err }
+		}
+		store, err := disk.Open(o.dir, options)
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, store.Ready, nil
 	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	lock, err := disk.Lock(o.dir)
-	return locked{streamlib.NewMemory(), lock}, err
+	return locked{streamlib.NewMemory(), lock}, nil, err
 }
 
 // locked is a storage that gives the folder back when it is closed.

@@ -559,6 +559,9 @@ func (h *history) step() error {
 	switch h.rng.IntN(12) {
 	case 0:
 		return h.read(t)
+	case 4:
+		h.trace("ready: %v", h.store.Ready())
+		return nil
 	case 3:
 		return h.together(t, h.streams[h.rng.IntN(len(h.streams))], h.streams[h.rng.IntN(len(h.streams))])
 	case 1, 2:

@@ -499,3 +499,47 @@ func TestNoFrameForWhatCannotBeMade(t *testing.T) {
 	}
 	is.NoErr(h.reopen(power))
 }
+
+func TestReady(t *testing.T) {
+	is := is.New(t)
+	smallJournals(t)
+	var failed []error
+	h := scripted(t, Options{Failed: func(err error) { failed = append(failed, err) }})
+	is.NoErr(h.open())
+	a := h.streams[0]
+	is.NoErr(h.store.Ready())
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.store.Ready())
+	h.fs.limited, h.fs.room = true, 0
+	is.True(errors.Is(h.store.Ready(), streamlib.ErrFull))
+	h.fs.room = 1 << 20
+	is.NoErr(h.store.Ready())
+	for kind, err := range map[string]error{"create": syscall.EROFS, "reachable": os.ErrNotExist} {
+		h.watch = func(o op) outcome {
+			if o.kind == kind {
+				return outcome{err: err}
+			}
+			return outcome{}
+		}
+		is.True(errors.Is(h.store.Ready(), streamlib.ErrUnavailable))
+		h.watch = nil
+		is.NoErr(h.store.Ready())
+	}
+	is.Equal(len(failed), 0)
+	h.watch = func(o op) outcome {
+		if o.kind == "sync" {
+			return outcome{err: syscall.EIO}
+		}
+		return outcome{}
+	}
+	is.NoErr(h.append(a, h.sends(1), nil))
+	h.watch = nil
+	for range 2 {
+		is.True(errors.Is(h.store.Ready(), streamlib.ErrUnavailable))
+	}
+	is.Equal(len(failed), 1)
+	is.NoErr(h.reopen(kill))
+	is.NoErr(h.store.Ready())
+	is.NoErr(h.store.Close())
+	is.True(errors.Is(h.store.Ready(), streamlib.ErrUnavailable))
+}

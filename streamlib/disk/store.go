@@ -32,6 +32,9 @@ type Options struct {
 	JournalSize int64        // how large a journal grows before the next one is begun, in bytes; 0 is 64 MiB
 	MaxNames    int          // how many streams it names before that; 0 is 65,536
 	Log         *slog.Logger // nil discards
+	// Failed, where not nil, is called once, when a sync has failed and there are no more appends until the next Open. It must not
+	// call the Store.
+	Failed func(error)
 }
 
 // A Store is a streamlib.Storage on a folder.
@@ -83,6 +86,7 @@ type kind int
 const (
 	adds    kind = iota // events to the stream
 	deletes             // the stream
+	asks                // whether there could be a commit
 	ends                // all committing
 )
 
@@ -291,6 +295,14 @@ func (s *Store) Delete(name string) error {
 	return r.err
 }
 
+// Ready returns nil where appends can be made, of new streams too: the folder is there, the disk has room, and no sync failed. Else it
+// says why not. It waits for the commits that are under way.
+func (s *Store) Ready() error {
+	r := &request{kind: asks, size: streamlib.MaxBatch}
+	s.commits.Do(r)
+	return r.err
+}
+
 var errClosed = fmt.Errorf("%w: the storage is closed", streamlib.ErrUnavailable)
 
 // errUnfinished is what is told of a commit that panics.
@@ -312,6 +324,16 @@ func (s *Store) commit(batch []*request) {
 		return
 	}
 	s.gaveBack = false
+	if batch[0].kind == asks {
+		err := s.probe()
+		if err != nil && s.giveBack(err) {
+			err = s.probe()
+		}
+		if batch[0].err = nil; err != nil {
+			batch[0].err = refused(err)
+		}
+		return
+	}
 	for todo := [][]*request{batch}; len(todo) > 0; {
 		todo = append(s.attempt(todo[0]), todo[1:]...)
 	}
@@ -426,14 +448,15 @@ func (s *Store) giveBack(cause error) bool {
 	return s.gaveBack && len(s.full) == 0
 }
 
-// probe tells whether a file can be made in the streams' folder. After one that could not, it is asked before each
+// probe tells whether a file can be made in the streams' folder, and written. After one that could not be made, it is asked before each
 // frame: those that would make one cost the others no frame that is taken back then.
 func (s *Store) probe() error {
 	f, err := s.fs.open(probeFile, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.close(), s.fs.remove(probeFile))
+	_, err = f.WriteAt(make([]byte, reserve), 0)
+	return errors.Join(err, f.close(), s.fs.remove(probeFile))
 }
 
 // usable tells why nothing can be committed.
@@ -655,6 +678,9 @@ func (s *Store) fail(err error) {
 		s.failed = true
 		s.broken = fmt.Errorf("%w: a sync failed (%v): the server must be started again", streamlib.ErrUnavailable, err)
 		s.options.Log.Error("a sync failed: no more appends until the next start", "error", err)
+		if s.options.Failed != nil {
+			s.options.Failed(s.broken)
+		}
 	}
 	s.work.Broadcast()
 }

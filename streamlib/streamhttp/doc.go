@@ -8,6 +8,7 @@
 //	DELETE /streams/NAME
 //	GET    /streams               names; as text/event-stream, what comes on all streams
 //	GET    /healthz               who this is
+//	GET    /readyz                whether appends can be made, else 503 and why not
 //	POST   /session               with Access: a cookie for pages that can send no header; DELETE takes it away
 //
 // NAME is percent-encoded as one segment of a path, "." and ".." included.
@@ -18,7 +19,7 @@
 // reaches it, but not web pages: it refuses requests for a Host that it was not told of, so that no page can reach it by a name of
 // its own, and writes from another origin that is not allowed. With Access, which package tokens has, each request needs the right
 // to read, write or admin on its stream, lists show what may be read, and what is being read ends when the right does; only
-// /healthz is for everybody. Bodies are bounded in size and time, and a subscriber that takes no byte for 30 s is
+// /healthz and /readyz are for everybody. Bodies are bounded in size and time, and a subscriber that takes no byte for 30 s is
 // cut off; it costs others nothing until then.
 //
 // # Event streams

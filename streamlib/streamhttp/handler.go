@@ -34,6 +34,7 @@ type Config struct {
 	MaxEvent   int          // limit for one event's data in bytes, at most the manager's; 0 is streamlib.MaxEvent
 	Log        *slog.Logger // for the causes of answers 500; nil discards
 	Health     Health       // what /healthz tells
+	Ready      func() error // why appends cannot be made, which /readyz asks; nil is always ready
 	AllowHosts []string     // names that requests may be for, beside localhost and loopback addresses; ports are ignored
 
 	// Access says who may do what; nil trusts whoever reaches the handler.
@@ -79,6 +80,7 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	h.handle("/streams/{name}", methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove})
 	h.handle("/streams/{name}/events", methods{"GET": h.read, "HEAD": h.read})
 	h.handle("/healthz", methods{"GET": h.health, "HEAD": h.health})
+	h.handle("/readyz", methods{"GET": h.ready, "HEAD": h.ready})
 	if h.Access != nil {
 		h.handle("/session", methods{"POST": h.session, "DELETE": h.session})
 	}
@@ -174,7 +176,7 @@ func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) erro
 		handler.ServeHTTP(w, again)
 		return nil
 	}
-	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events and /healthz, "+
+	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events, /healthz and /readyz, "+
 		"where / in a NAME is sent as %%2F", escaped)}
 }
 
@@ -275,6 +277,23 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 		health.PID, health.Dir, health.Args = 0, "", nil
 	}
 	answerJSON(w, http.StatusOK, health)
+	return nil
+}
+
+// ready tells whether appends can be made. The reason may name files, so with Access only those who may know the folder get all of it.
+func (h *handler) ready(w http.ResponseWriter, r *http.Request, _ string) error {
+	if _, err := parameters(r); err != nil {
+		return err
+	}
+	if h.Ready != nil {
+		if err := h.Ready(); err != nil {
+			if h.Access != nil && !h.local(r) {
+				err = streamlib.ErrUnavailable
+			}
+			return &Error{http.StatusServiceUnavailable, err.Error()}
+		}
+	}
+	answerJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	return nil
 }
 

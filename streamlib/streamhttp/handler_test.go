@@ -246,6 +246,8 @@ func TestRoutes(t *testing.T) {
 		{"POST /streams/s/events", "", ``, 405, "~GET, HEAD", "Allow: GET,HEAD"},
 		{"OPTIONS /healthz", "", ``, 405, "~GET, HEAD", "Allow: GET,HEAD"},
 		{"GET /healthz?x=1", "", ``, 400, "~x", ""},
+		{"GET /readyz", "", ``, 200, "{\"status\":\"ok\"}\n", ""},
+		{"GET /readyz?x=1", "", ``, 400, "~x", ""},
 		// Web pages of others.
 		{"GET /streams", "Host: evil.example", ``, 403, "~--allow-host", ""},
 		{"GET /healthz", "Host: localhost.evil.example:80", ``, 403, `~"localhost.evil.example"`, ""},
@@ -569,4 +571,32 @@ func TestAnnouncedLengthCostsNoMemory(t *testing.T) {
 	_, err = io.ReadFull(conn, answer)
 	is.NoErr(err)
 	is.Equal(string(answer), "HTTP/1.1 413") // and never 100 Continue
+}
+
+// nobody is an Access that lets nobody in.
+type nobody struct{}
+
+func (nobody) Grant(*http.Request) (streamhttp.Grant, error) {
+	return streamhttp.Grant{}, errors.New("no")
+}
+func (nobody) Session(*http.Request) (*http.Cookie, error) { return nil, errors.New("no") }
+
+// Why a server is not ready is told to everybody, what it names to those alone who may know the folder.
+func TestNotReady(t *testing.T) {
+	for _, access := range []streamhttp.Access{nil, nobody{}} {
+		is := is.New(t)
+		h := streamhttp.NewHandler(streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{
+			Ready:  func() error { return fmt.Errorf("%w: /var/secret is gone", streamlib.ErrUnavailable) },
+			Access: access,
+		})
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/readyz", nil))
+		is.Equal(w.Code, 503)
+		is.Equal(w.Header().Get("Retry-After"), "1")
+		want := "{\"error\":\"cannot take appends now: /var/secret is gone\"}\n"
+		if access != nil {
+			want = "{\"error\":\"cannot take appends now\"}\n"
+		}
+		is.Equal(w.Body.String(), want)
+	}
 }
