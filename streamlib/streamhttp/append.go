@@ -73,7 +73,7 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	last := receipt.Events[len(receipt.Events)-1]
 	setTail(w.Header(), (last.Offset + 1).String())
 	if lines {
-		a := newAnswer(w, code, accepts(r, lineType[0]))
+		a := newAnswer(w, r, code, accepts(r, lineType[0]))
 		defer a.release()
 		for _, e := range receipt.Events {
 			if a.add(e) != nil {

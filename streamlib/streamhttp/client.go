@@ -182,10 +182,14 @@ func is(resp *http.Response, mediaType string) bool {
 // decode reads the answer, which is JSON.
 func decode(resp *http.Response, v any) error {
 	defer resp.Body.Close()
-	if !is(resp, jsonType[0]) || json.NewDecoder(resp.Body).Decode(v) != nil {
+	if !is(resp, jsonType[0]) {
 		return errNotOurs
 	}
-	return nil
+	err := json.NewDecoder(resp.Body).Decode(v)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return errNotOurs
+	}
+	return err
 }
 
 func set(q url.Values, name, value string) {

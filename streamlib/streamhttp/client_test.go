@@ -228,6 +228,70 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 	}
 }
 
+// TestAnswersThatAreCutAreErrors: behind a proxy that speaks HTTP/1.0 an answer may end early and look whole.
+func TestAnswersThatAreCutAreErrors(t *testing.T) {
+	answer := func(promised string, events ...int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			if promised != "" {
+				w.Header().Set("Stream-Next-Offset", promised)
+			}
+			for _, o := range events {
+				fmt.Fprintln(w, strings.ReplaceAll(event(o, "0"), "TIME", "2024-01-08T00:00:00.000Z"))
+			}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		answer http.HandlerFunc
+		q      streamhttp.Query
+		err    string
+	}{
+		{"whole", answer("3", 0, 1, 2), streamhttp.Query{}, ""},
+		{"of an older server", answer("", 0, 1), streamhttp.Query{}, ""},
+		{"cut", answer("0000000000000003", 0, 1), streamhttp.Query{}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"cut before the first event", answer("3"), streamhttp.Query{From: streamlib.Beginning}, `read "s": the answer ends before offset 0, and was to go up to 3: unexpected EOF`},
+		{"cut before a later event", answer("3"), streamhttp.Query{From: 2}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"the last ones, cut", answer("3", 1), streamhttp.Query{Last: 2}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"beyond the tail", answer("3"), streamhttp.Query{From: 7}, ""},
+		{"at the tail", answer("3"), streamhttp.Query{From: 3}, ""},
+		{"from now", answer("3"), streamhttp.Query{From: streamlib.Now}, ""},
+		{"filtered", answer("3", 1), streamhttp.Query{Types: []string{"x"}}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			is := is.New(t)
+			client, _ := script(t, test.answer)
+			var last error
+			for _, err := range client.Stream("s").Query(t.Context(), test.q) {
+				last = err
+			}
+			if test.err == "" {
+				is.NoErr(last)
+				return
+			}
+			is.Equal(last.Error(), test.err)
+			is.True(errors.Is(last, io.ErrUnexpectedEOF))
+		})
+	}
+	t.Run("an append's", func(t *testing.T) {
+		is := is.New(t)
+		client, asked := script(t, answer("3", 0), answer("3", 0, 1, 2))
+		receipt, err := client.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0", "0", "0"), Key: "k"})
+		is.NoErr(err) // its outcome was open, so it was sent again
+		is.Equal(len(receipt.Events), 3)
+		is.Equal(asked.Load(), int64(2))
+	})
+	t.Run("a list", func(t *testing.T) {
+		is := is.New(t)
+		client, _ := script(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"streams":["a",`)
+		})
+		_, err := client.List(t.Context(), streamhttp.ListOptions{})
+		is.True(errors.Is(err, io.ErrUnexpectedEOF))
+	})
+}
+
 func TestFollowResumesByItsLastEvent(t *testing.T) {
 	is := is.New(t)
 	var asked []string

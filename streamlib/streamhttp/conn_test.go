@@ -2,14 +2,18 @@ package streamhttp_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -108,6 +112,86 @@ func TestRequestsWithoutHost(t *testing.T) {
 			is.NoErr(err)
 			is.Equal(resp.StatusCode, test.status)
 		})
+	}
+}
+
+// long is a stream whose whole answer is longer than a chunk and what the kernel takes at once.
+func long(t testing.TB, m *streamlib.Manager) {
+	t.Helper()
+	for range 20 {
+		add(t, m.Stream("s"), slices.Repeat([]string{`"` + strings.Repeat("x", 1000) + `"`}, 1000)...)
+	}
+}
+
+// get asks for path over HTTP/1.0, where an answer without a length ends with the connection.
+func get(t testing.TB, c *streamhttp.Client, path string) (http.Header, *bufio.Reader) {
+	t.Helper()
+	conn := dial(t, c)
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nAccept: application/x-ndjson\r\n\r\n", path)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 200 || resp.ContentLength != -1 {
+		t.Fatalf("%s: %s with length %d", path, resp.Status, resp.ContentLength)
+	}
+	return resp.Header, bufio.NewReader(resp.Body)
+}
+
+func TestWholeAnswersEndWithTheConnection(t *testing.T) {
+	is := is.New(t)
+	client, m := serve(t, streamhttp.Config{})
+	long(t, m)
+	header, body := get(t, client, "/streams/s/events")
+	got, err := io.ReadAll(body)
+	is.NoErr(err)
+	is.Equal(bytes.Count(got, []byte("\n")), 20_000)
+	is.Equal(header.Get("Stream-Next-Offset"), "0000000000020000")
+}
+
+func TestAnswersThatBreakOffEndWithAReset(t *testing.T) {
+	t.Run("at damage, behind what stands before it", func(t *testing.T) {
+		is := is.New(t)
+		storage := &failing{Storage: streamlib.NewMemory()}
+		m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+		long(t, m)
+		storage.read = &streamlib.CorruptError{File: "s.json", Offset: 7}
+		client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+		for _, path := range []string{"/streams/s/events", "/streams/s?offset=0"} {
+			_, body := get(t, client, path)
+			got, err := io.ReadAll(body)
+			is.True(errors.Is(err, syscall.ECONNRESET))
+			is.True(bytes.Contains(got, []byte(`"offset":"0000000000019999"`)))
+		}
+	})
+	t.Run("at the end of the server", func(t *testing.T) {
+		is := is.New(t)
+		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		server := &restartable{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{}), addr: "127.0.0.1:0"}
+		server.start()
+		long(t, m)
+		_, body := get(t, &streamhttp.Client{URL: "http://" + server.addr}, "/streams/s/events")
+		server.stop()
+		_, err := io.Copy(io.Discard, body)
+		is.True(errors.Is(err, syscall.ECONNRESET))
+	})
+}
+
+func TestReadsPromiseHowFarTheyGo(t *testing.T) {
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	for query, want := range map[string]string{
+		"": "3", "?offset=1": "3", "?offset=1&limit=1": "2", "?limit=9": "3", "?offset=7": "3", "?offset=now": "3", "?last=1": "3",
+		"?type=b": "3", "?type=b&last=1": "", "?type=a&limit=1": "", "?offset=3&wait=1ms": "3",
+	} {
+		is := is.New(t)
+		if want != "" {
+			want = "000000000000000" + want
+		}
+		for _, accept := range []string{"application/json", "application/x-ndjson"} {
+			got := ask(t, client, "GET /streams/s/events"+query, nil, "Accept: "+accept)
+			is.Equal(got.header.Get("Stream-Next-Offset"), want) // of query
+		}
 	}
 }
 

@@ -22,6 +22,10 @@
 // /healthz and /readyz are for everybody. Bodies are bounded in size and time, and a subscriber that takes no byte for 30 s is
 // cut off; it costs others nothing until then.
 //
+// Who has closed its half of the connection is answered; what is left of a body that was answered early is read, for 5 s. A read promises
+// in Stream-Next-Offset how far it goes, where that is known when it begins, and one that breaks off ends with a reset of the connection,
+// for over HTTP/1.0 an end is no error.
+//
 // # Event streams
 //
 // A subscription opens with the client's retry interval and an event "position": its id is the position before the first event to

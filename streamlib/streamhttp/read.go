@@ -3,6 +3,9 @@ package streamhttp
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -28,15 +31,15 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		return err
 	}
 	lines, types, stream := accepts(r, lineType[0]), q["type"], h.streams.Stream(name)
-	a := newAnswer(w, http.StatusOK, lines)
+	a := newAnswer(w, r, http.StatusOK, lines)
 	defer a.release()
 	if r.Method == http.MethodHead {
 		a.start()
 		return nil
 	}
-	var info streamlib.Info
-	if last > 0 || from == streamlib.Now {
-		info, err = stream.Stat(r.Context())
+	info, err := stream.Stat(r.Context())
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && last == 0 && from != streamlib.Now {
+		info.Tail, err = untold, nil // what stands before the damage still reads
 	}
 	switch {
 	case err != nil:
@@ -50,18 +53,34 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		return err
 	}
 	from = max(from, 0)
-	to := streamlib.MaxOffset + 1
+	to := info.Tail
+	if info.Tail == untold {
+		to = streamlib.MaxOffset + 1
+	}
 	if limit > 0 && len(types) == 0 {
 		to = min(to, from+streamlib.Offset(limit))
+	}
+	if info.Tail != untold && (limit == 0 || len(types) == 0) {
+		a.next = to
 	}
 	for events, err := range stream.Read(r.Context(), from, to) {
 		if err != nil {
 			return h.broken(a, r, err)
 		}
-		if more, err := a.addAll(events, types, limit); err != nil || !more {
+		more, err := a.addAll(events, types, limit)
+		if err != nil {
+			return nil // the client has gone
+		}
+		if from = events[len(events)-1].Offset + 1; !more {
+			a.next = min(a.next, from)
 			break
 		}
-		from = events[len(events)-1].Offset + 1
+	}
+	if from < a.next { // it was deleted meanwhile, and maybe made again
+		if a.sent {
+			return h.broken(a, r, fmt.Errorf("read %q: it ended at %d, before %d", name, from, a.next))
+		}
+		a.next = from
 	}
 	if a.count == 0 && wait > 0 {
 		waiting, done := untilEnd(r)
@@ -74,6 +93,12 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 			}
 			if err != nil {
 				return h.broken(a, r, err)
+			}
+			switch a.next = events[len(events)-1].Offset + 1; {
+			case limit > 0 && len(types) > 0:
+				a.next = untold
+			case limit > 0:
+				a.next = min(a.next, from+streamlib.Offset(limit))
 			}
 			if _, err := a.addAll(events, types, limit); err != nil || a.count > 0 {
 				break
@@ -91,7 +116,8 @@ func (h *handler) broken(a *answer, r *http.Request, err error) error {
 	}
 	h.Log.Error("answer broken off", "path", r.URL.EscapedPath(), "error", err)
 	_ = cmp.Or(a.flush(), a.c.Flush()) // what stands before the damage still reads
-	panic(http.ErrAbortHandler)
+	breakOff(a.conn)
+	return nil
 }
 
 // startOfLast returns the offset of the n-th event before tail that has one of types. It looks backwards in steps.
@@ -163,10 +189,12 @@ type answer struct {
 	buf   *[]byte // nil before the first event: who waits for one holds none
 	count int     // of events
 	sent  bool
+	next  streamlib.Offset // promised: the answer goes up to here; untold where that is not known when it begins
+	conn  *net.TCPConn
 }
 
-func newAnswer(w http.ResponseWriter, code int, lines bool) *answer {
-	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines}
+func newAnswer(w http.ResponseWriter, r *http.Request, code int, lines bool) *answer {
+	return &answer{w: w, c: http.NewResponseController(w), code: code, lines: lines, next: untold, conn: connection(r)}
 }
 
 func (a *answer) release() {
@@ -211,6 +239,9 @@ func (a *answer) add(e streamlib.Event) error {
 	if a.count++; len(b) < chunk {
 		return nil
 	}
+	if !a.sent {
+		resetOnClose(a.conn, true)
+	}
 	return a.flush()
 }
 
@@ -223,6 +254,9 @@ func (a *answer) start() {
 	a.w.Header()["Content-Type"] = jsonType
 	if a.lines {
 		a.w.Header()["Content-Type"] = lineType
+	}
+	if a.next != untold {
+		a.w.Header()["Stream-Next-Offset"] = []string{a.next.String()}
 	}
 	a.w.WriteHeader(a.code)
 }
@@ -249,6 +283,11 @@ func (a *answer) end() error {
 	}
 	if !a.sent {
 		a.w.Header()["Content-Length"] = []string{strconv.Itoa(len(*a.buf))}
+		return a.flush()
 	}
-	return a.flush()
+	err := cmp.Or(a.flush(), a.c.Flush())
+	if err == nil {
+		resetOnClose(a.conn, false)
+	}
+	return err
 }

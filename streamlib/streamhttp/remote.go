@@ -100,7 +100,9 @@ func (r *Remote) append(ctx context.Context, b streamlib.Batch) (streamlib.Recei
 		return true
 	})
 	if err == nil && len(events) != len(b.Data) {
-		err = errNotOurs
+		if err = errNotOurs; len(events) < len(b.Data) && resp.Header["Stream-Next-Offset"] != nil {
+			err = io.ErrUnexpectedEOF
+		}
 	}
 	return streamlib.Receipt{Events: events, Repeated: resp.StatusCode == http.StatusOK}, err
 }
@@ -195,7 +197,22 @@ func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event
 		if !is(resp, lineType[0]) {
 			return errNotOurs
 		}
-		return readEvents(resp.Body, func(events []streamlib.Event) bool { return yield(events, nil) })
+		next := q.From // to come
+		if q.Last > 0 {
+			next = 0
+		}
+		err = readEvents(resp.Body, func(events []streamlib.Event) bool {
+			next = events[len(events)-1].Offset + 1
+			return yield(events, nil)
+		})
+		if err != nil || len(q.Types) > 0 || q.From == streamlib.Now { // of which it is not known that there is one
+			return err
+		}
+		// An older server promises nothing.
+		if promised, err := streamlib.ParseOffset(resp.Header.Get("Stream-Next-Offset")); err == nil && max(next, 0) < promised {
+			return fmt.Errorf("the answer ends before offset %d, and was to go up to %d: %w", max(next, 0), promised, io.ErrUnexpectedEOF)
+		}
+		return nil
 	})
 }
 

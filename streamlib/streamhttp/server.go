@@ -19,12 +19,48 @@ func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Serv
 	return &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ReadHeaderTimeout: 10 * time.Second, // the handler bounds the time for a body
 		WriteTimeout:      5 * time.Minute,  // and for what it writes at length
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+}
+
+// connKey is for the connection of a request.
+type connKey struct{}
+
+// connection returns the TCP connection that r came on, nil where it is not known.
+func connection(r *http.Request) *net.TCPConn {
+	conn := r.Context().Value(connKey{})
+	if encrypted, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = encrypted.NetConn()
+	}
+	tcp, _ := conn.(*net.TCPConn)
+	return tcp
+}
+
+// resetOnClose says whether whatever closes the connection resets it, the death of this process too. Over HTTP/1.0, which is what some
+// proxies speak, an answer without a length ends with the connection, and only a reset tells that it is not whole.
+func resetOnClose(conn *net.TCPConn, reset bool) {
+	if conn == nil {
+		return
+	}
+	after := -1
+	if reset {
+		after = 0
+	}
+	_ = conn.SetLinger(after) // where it is closed already there is nobody to tell
+}
+
+// breakOff ends a response that has begun and cannot be finished, so that the client sees that it is not whole.
+func breakOff(conn *net.TCPConn) {
+	if conn != nil {
+		resetOnClose(conn, true)
+		awaitTaken(conn, writeTime) // for a reset takes back what was not
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // endKey is for the context that is done when the end of a request's server begins, and clientKey for the one that is done when its

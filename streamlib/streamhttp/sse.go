@@ -158,7 +158,7 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 			_ = f.write([]byte(deleted), true)
 		case err != nil:
 			h.Log.Error("subscription broken off", "path", r.URL.EscapedPath(), "error", err)
-			panic(http.ErrAbortHandler)
+			breakOff(connection(r))
 		}
 		return
 	}
