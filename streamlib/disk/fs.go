@@ -54,6 +54,7 @@ type osFS struct {
 type folder struct {
 	*os.File
 	info fs.FileInfo
+	root *os.Root // the same folder
 }
 
 func openFS(dir string) (*osFS, error) {
@@ -75,11 +76,15 @@ func (o *osFS) folder(name string) (*folder, error) {
 		return nil, err
 	}
 	info, err := f.Stat()
+	var root *os.Root
+	if err == nil {
+		root, err = o.root.OpenRoot(name)
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	o.folders[name] = &folder{f, info}
+	o.folders[name] = &folder{f, info, root}
 	return o.folders[name], nil
 }
 
@@ -111,8 +116,17 @@ func (o *osFS) rename(from, to string) error {
 	return patiently(func() error { return o.root.Rename(from, to) })
 }
 
-func (o *osFS) remove(path string) error {
-	return patiently(func() error { return o.root.Remove(path) })
+// remove takes no descriptor, or what failed for want of one could not be taken back.
+func (o *osFS) remove(name string) error {
+	f, err := o.folder(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	err = patiently(func() error { return f.root.Remove(filepath.Base(name)) })
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Path = name
+	}
+	return err
 }
 
 func (o *osFS) names(dir string) ([]string, error) {
@@ -164,7 +178,7 @@ func (o *osFS) close() error {
 	defer o.mu.Unlock()
 	var err error
 	for _, f := range o.folders {
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, f.Close(), f.root.Close())
 	}
 	return errors.Join(err, o.root.Close())
 }

@@ -844,10 +844,12 @@ func outOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
+// evictOne closes an idle log where more are open than should be. Else others have the descriptors, such as connections: they would
+// take this one, too, and a stream that can be read could not.
 func (s *Store) evictOne() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.evict()
+	return len(s.logs) > s.options.MaxOpen && s.evict()
 }
 
 // evict closes the idle log that was not used for longest, and tells whether there is one. The caller holds mu.
