@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -365,17 +366,28 @@ func TestOtherLoopbackHost(t *testing.T) {
 	}
 }
 
-// TestLogEscapes: what clients send can make no line of the log and no colour on a terminal.
+// TestLogEscapes: what clients send can make no line of the log and no text that runs backwards on a terminal.
 func TestLogEscapes(t *testing.T) {
 	is := is.New(t)
-	url, end := inProcess(t, t.TempDir(), "--factory", "agent")
-	resp, err := http.Post(url+"/streams/x", "application/json", strings.NewReader(`{"data":{"_type":"agent:\u001b[31m\nlevel=INFO msg=forged"}}`))
+	dir := t.TempDir()
+	stream := "/streams/" + url.PathEscape("x\u2028\u202e level=INFO msg=forged")
+	address, end := inProcess(t, dir)
+	post := func(status int) {
+		resp, err := http.Post(address+stream, "application/json", strings.NewReader(`{"data":1}`))
+		is.NoErr(err)
+		resp.Body.Close()
+		is.Equal(resp.StatusCode, status)
+	}
+	post(201)
+	end()
+	files, err := filepath.Glob(filepath.Join(dir, "streams", "*.json"))
 	is.NoErr(err)
-	resp.Body.Close()
-	is.Equal(resp.StatusCode, 201)
+	is.NoErr(os.WriteFile(files[0], []byte("damage"), 0o600))
+	address, end = inProcess(t, dir)
+	post(503)
 	log, err := end()
 	is.NoErr(err)
-	is.True(strings.Contains(log, `type="agent:\x1b[31m\nlevel=INFO msg=forged"`))
+	is.True(strings.Contains(log, `stream="x\u2028\u202e level=INFO msg=forged"`))
 }
 
 func TestFlags(t *testing.T) {
