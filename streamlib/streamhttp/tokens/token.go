@@ -96,9 +96,6 @@ func Parse(file []byte) ([]Token, error) {
 	n := 0
 	for line := range bytes.Lines(bytes.TrimPrefix(file, []byte("\ufeff"))) {
 		n++
-		if !utf8.Valid(line) {
-			return nil, fmt.Errorf("line %d: it is not UTF-8", n)
-		}
 		words := strings.Fields(string(line))
 		if comment := slices.IndexFunc(words, func(w string) bool { return w[0] == '#' }); comment >= 0 {
 			words = words[:comment]

@@ -49,7 +49,9 @@ func TestLines(t *testing.T) {
 		{"a " + d + " read\n\nb " + strings.ToUpper(d) + " read", "~lines 1 and 3 have the same digest"},
 		{"a\x1b[31m " + d + " read", "~a token's name"},
 		{"a\x00 " + d + " read", "~a token's name"},
-		{"\xff " + d + " read", "~UTF-8"},
+		{"\xff " + d + " read", "~line 1: a token's name is 1 to 255 bytes of UTF-8"},
+		{"a " + d + " read prefix=\xff", "~line 1: a prefix is"},
+		{"# caf\xe9\na " + d + " read # \x00", "a " + d + " read"},
 	} {
 		t.Run(test.file, func(t *testing.T) {
 			is := is.New(t)
@@ -116,6 +118,7 @@ func TestFilesThatAreRefused(t *testing.T) {
 			return errors.Join(file(good, 0o600)(path+".real"), os.Symlink(path+".real", path))
 		}, ""},
 		{"everybody's", file(good, 0o644), "mode 0644); chmod 600 "},
+		{"all but the group's", file(good, 0o604), "mode 0604); chmod 600 "},
 		{"the group's", file(good, 0o640), "mode 0640); chmod 600 "},
 		{"missing", func(path string) error { return nil }, "no such file"},
 		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }, "no regular file"},
@@ -143,31 +146,32 @@ func TestFilesThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestAppendAtOnce: a hundred at once, and of those with the same name one.
+// TestAppendAtOnce: of those with the same name one.
 func TestAppendAtOnce(t *testing.T) {
 	is := is.New(t)
 	path := filepath.Join(t.TempDir(), "tokens")
-	const n = 50
+	const names, each = 100, 4
 	var wait sync.WaitGroup
-	won := make(chan struct{}, 2*n)
-	for i := range n {
-		for _, name := range []string{fmt.Sprint("t", i), "same"} {
-			wait.Go(func() {
-				_, digest := tokens.New()
-				err := tokens.Append(path, tokens.Token{Name: name, Digest: digest, Right: streamhttp.Read})
-				if err == nil {
-					won <- struct{}{}
-				} else if name != "same" || !strings.Contains(err.Error(), `it has a token "same" already`) {
-					t.Error(err)
-				}
-			})
-		}
+	won := make(chan struct{}, names*each)
+	begin := make(chan struct{})
+	for i := range names * each {
+		wait.Go(func() {
+			token := tokens.Token{Name: fmt.Sprint("t", i/each), Right: streamhttp.Read}
+			_, token.Digest = tokens.New()
+			<-begin
+			if err := tokens.Append(path, token); err == nil {
+				won <- struct{}{}
+			} else if !strings.Contains(err.Error(), "it has a token \""+token.Name+"\" already") {
+				t.Error(err)
+			}
+		})
 	}
+	close(begin)
 	wait.Wait()
-	is.Equal(len(won), n+1)
+	is.Equal(len(won), names)
 	f, err := tokens.Open(path, tokens.Options{}) // its mode is right
 	is.NoErr(err)
-	is.Equal(f.Len(), n+1)
+	is.Equal(f.Len(), names)
 	is.NoErr(f.Close())
 }
 
