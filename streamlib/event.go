@@ -35,11 +35,11 @@ const maxName = 255
 
 // String returns the form that events and URLs have: 16 digits, "-1" or "now".
 func (o Offset) String() string {
-	switch o {
-	case Beginning:
-		return "-1"
-	case Now:
+	switch {
+	case o == Now:
 		return "now"
+	case o < 0: // Beginning, or none
+		return strconv.FormatInt(int64(o), 10)
 	}
 	return string(appendOffset(nil, o))
 }

@@ -26,6 +26,9 @@ func TestParseOffset(t *testing.T) {
 			t.Errorf("%v: %v, %v", got, again, err)
 		}
 	}
+	if s := streamlib.Offset(-7).String(); s != "-7" {
+		t.Errorf("%q", s)
+	}
 	for _, s := range []string{
 		"", " ", "-2", "-0", "+1", "1 ", " 1", "1.0", "1e3", "0x1", "1_000", "Now", "NOW", "last", "9007199254740992", "18446744073709551617", "٣", "-1 ", "--1",
 	} {

@@ -47,7 +47,7 @@ func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Eve
 		if f.Last > 0 {
 			setCount(q, "last", f.Last)
 		} else {
-			q.Set("offset", f.From.String())
+			q.Set("offset", clamped(f.From))
 		}
 		setTypes(q, f.Types)
 		req, err := r.request(request{query: q, header: http.Header{}})

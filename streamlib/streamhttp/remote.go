@@ -241,8 +241,16 @@ func readEvents(body io.Reader, yield func([]streamlib.Event) bool) error {
 
 func setOffset(q url.Values, o streamlib.Offset) {
 	if o != 0 {
-		q.Set("offset", o.String())
+		q.Set("offset", clamped(o))
 	}
+}
+
+// clamped is o as a parameter; what is before the beginning is the beginning.
+func clamped(o streamlib.Offset) string {
+	if o < streamlib.Now {
+		o = streamlib.Beginning
+	}
+	return o.String()
 }
 
 func unexpected(err error) error {

@@ -330,7 +330,7 @@ func testRead(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	all := fill(t, s, 10)
-	for _, from := range []streamlib.Offset{streamlib.Beginning, 0, 1, 5, 9, 10, 11, streamlib.MaxOffset} {
+	for _, from := range []streamlib.Offset{-7, streamlib.Beginning, 0, 1, 5, 9, 10, 11, streamlib.MaxOffset} {
 		for _, to := range []streamlib.Offset{0, 1, 5, 9, 10, 11, streamlib.MaxOffset} {
 			low := min(max(from, 0), 10)
 			high := max(low, min(to, 10))
@@ -369,7 +369,8 @@ func testSubscribe(t *testing.T, open func(string) streamlib.Stream) {
 	s := open("orders")
 	all := fill(t, s, 3)
 	subscriptions := []*subscription{
-		subscribe(t, soon(t), s, streamlib.Beginning), subscribe(t, soon(t), s, 0), subscribe(t, soon(t), s, 2), subscribe(t, soon(t), s, 3),
+		subscribe(t, soon(t), s, streamlib.Beginning), subscribe(t, soon(t), s, -7), subscribe(t, soon(t), s, 0),
+		subscribe(t, soon(t), s, 2), subscribe(t, soon(t), s, 3),
 	}
 	for n := range 6 {
 		if n > 0 {
