@@ -97,7 +97,10 @@ func TestEventJSON(t *testing.T) {
 // TestEventThroughJSON takes events through whatever encoding/json writes them as, and back.
 func TestEventThroughJSON(t *testing.T) {
 	const hostile = "a&b <c> \"d\" \\ é😀 \u2028\u2029 </script>"
-	for _, data := range []string{`1`, `-0`, `1.0e+00`, `""`, `null`, `{}`, `[]`, `{"b":{"a":[1,2]},"b":12345678901234567890.10}`, `"` + "a\u2028" + `"`, `"\u003c\/\ud83d"`, `"<&>"`} {
+	for _, data := range []string{
+		`1`, `-0`, `1.0e+00`, `""`, `null`, `{}`, `[]`, `{"b":{"a":[1,2]},"b":12345678901234567890.10}`,
+		`"` + "a\u2028" + `"`, `"\u003c\/\ud83d"`, `"<&>"`,
+	} {
 		is := is.New(t)
 		e := event(t, 7, hostile, data)
 		escaped, err := json.Marshal(map[string]any{"b": []streamlib.Event{e}, "a": 1})
@@ -190,7 +193,9 @@ func TestNewRecordRefuses(t *testing.T) {
 			t.Errorf("%+v: %v", test, err)
 		}
 	}
-	for _, at := range []time.Time{{}, time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)} {
+	for _, at := range []time.Time{
+		{}, time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC),
+	} {
 		record, err := streamlib.NewRecord(streamlib.MaxOffset, "s", json.RawMessage("1"), at)
 		is.NoErr(err)
 		e, err := streamlib.ParseRecord(record)

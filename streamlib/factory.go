@@ -42,8 +42,10 @@ func EmbryonicAgent(name string, storage Storage, o Options) Stream {
 	return Factory(Plain).WithHooks(Hooks{
 		Before: []BeforeHook{{ID: "validate-agent-event", Run: validateAgentEvent}},
 		After: []AfterHook{{ID: "log-agent-event", Run: func(ctx context.Context, name string, e Event) error {
-			t, _ := typeOf(e.Data())
-			log.LogAttrs(ctx, slog.LevelDebug, "agent event", slog.String("stream", name), slog.String("offset", e.Offset.String()), slog.String("type", t))
+			if log.Enabled(ctx, slog.LevelDebug) {
+				t, _ := typeOf(e.Data())
+				log.DebugContext(ctx, "agent event", "stream", name, "offset", e.Offset.String(), "type", t)
+			}
 			return nil
 		}}},
 	})(name, storage, o)

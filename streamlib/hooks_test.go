@@ -282,8 +282,13 @@ func TestHookThatHangsInABatch(t *testing.T) {
 			takes  func()
 			begins int64
 		}{"it hangs": {hang, 1}, "all are slow": {sleep, 4}} {
-			pass := streamlib.BeforeHook{ID: "pass", Run: func(context.Context, string, json.RawMessage) error { return nil }}
-			before := streamlib.BeforeHook{ID: "b", Run: func(context.Context, string, json.RawMessage) error { slow(test.takes); return nil }}
+			pass := streamlib.BeforeHook{ID: "pass", Run: func(context.Context, string, json.RawMessage) error {
+				return nil
+			}}
+			before := streamlib.BeforeHook{ID: "b", Run: func(context.Context, string, json.RawMessage) error {
+				slow(test.takes)
+				return nil
+			}}
 			n, err := add(streamlib.Hooks{Before: []streamlib.BeforeHook{pass, before}, Timeout: limit})
 			veto, ok := errors.AsType[*streamlib.HookError](err)
 			is.True(ok)
@@ -292,13 +297,18 @@ func TestHookThatHangsInABatch(t *testing.T) {
 			is.Equal(running.Load(), test.begins)
 
 			var log bytes.Buffer
-			after := streamlib.AfterHook{ID: "a", Run: func(context.Context, string, streamlib.Event) error { slow(test.takes); return errors.New("no") }}
-			n, err = add(streamlib.Hooks{After: []streamlib.AfterHook{after}, Timeout: limit, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			after := streamlib.AfterHook{ID: "a", Run: func(context.Context, string, streamlib.Event) error {
+				slow(test.takes)
+				return errors.New("no")
+			}}
+			logger := slog.New(slog.NewTextHandler(&log, nil))
+			n, err = add(streamlib.Hooks{After: []streamlib.AfterHook{after}, Timeout: limit, Log: logger})
 			is.NoErr(err)
 			is.Equal(n, events)
 			is.Equal(running.Load(), test.begins)
 			is.Equal(strings.Count(log.String(), "after hook failed"), int(test.begins))
-			is.True(strings.Contains(log.String(), fmt.Sprintf(`hook=a stream=orders offset=%v error="no answer in 20ms"`, streamlib.Offset(test.begins-1))))
+			at := streamlib.Offset(test.begins - 1)
+			is.True(strings.Contains(log.String(), fmt.Sprintf(`hook=a stream=orders offset=%v error="no answer in 20ms"`, at)))
 			is.True(strings.Contains(log.String(), fmt.Sprintf("runs=%d", events-test.begins))) // that were left out
 			is.True(left.Load() <= 2)                                                           // of two appends
 			if name == "it hangs" {
@@ -334,7 +344,8 @@ func TestFactories(t *testing.T) {
 	for name, f := range map[string]streamlib.Factory{
 		"plain": streamlib.Plain, "validated": streamlib.Validated, "agent": streamlib.EmbryonicAgent, "active": streamlib.Active,
 	} {
-		m[name] = streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		m[name] = streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{Log: logger})
 	}
 	for _, test := range []struct{ factory, data, id, message string }{
 		{"plain", `1`, "", ""},

@@ -72,7 +72,8 @@ func TestKeyWindowsAreBounded(t *testing.T) {
 	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
 	add := func(i int, key string) {
 		t.Helper()
-		receipt, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: key})
+		b := streamlib.Batch{Data: streamlib.JSON("1"), Key: key}
+		receipt, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), b)
 		is.NoErr(err)
 		is.True(!receipt.Repeated)
 	}
@@ -104,7 +105,8 @@ func TestKeyWindowsAreBounded(t *testing.T) {
 		is.True(round == 0 || missed < streams*9/10) // were the longest unused dropped, it would be all
 	}
 	for i := range streams {
-		receipt, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "key-9000"})
+		b := streamlib.Batch{Data: streamlib.JSON("1"), Key: "key-9000"}
+		receipt, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), b)
 		is.NoErr(err)
 		is.True(receipt.Repeated) // forgotten or not
 		is.Equal(receipt.Events[0].Offset, streamlib.Offset(9000))
@@ -138,8 +140,10 @@ func TestKeysAreReadOutsideTheLock(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				storage := newFaulty()
-				is.NoErr(last2(storage.stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0"), Key: "old"})))
-				is.NoErr(last2(storage.stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})))
+				for _, key := range []string{"old", ""} {
+					b := streamlib.Batch{Data: streamlib.JSON("0"), Key: key}
+					is.NoErr(last2(storage.stream("s").Append(t.Context(), b)))
+				}
 				s := storage.stream("s")
 				onDisk, loads := make(chan bool), 0
 				storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {

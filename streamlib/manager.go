@@ -33,7 +33,9 @@ type managed struct {
 
 // NewManager returns a manager of the streams that f makes over storage. There must be one for a storage.
 func NewManager(storage Storage, f Factory, o Options) *Manager {
-	return &Manager{storage: storage, factory: f, options: o.withDefaults(), streams: map[string]*managed{}, idle: list.New()}
+	return &Manager{
+		storage: storage, factory: f, options: o.withDefaults(), streams: map[string]*managed{}, idle: list.New(),
+	}
 }
 
 // Stream returns the stream called name. It may be kept, and costs nothing while it is not used. Where the name is none, its

@@ -331,7 +331,8 @@ func testStorageBadNames(t *testing.T, s streamlib.Storage) {
 	for _, name := range badNames {
 		_, stat := s.Stat(name)
 		read := end(s.Read(name, 0, streamlib.MaxOffset))
-		for what, err := range map[string]error{"append": s.Append(name, events("a", 0, 1)), "delete": s.Delete(name), "stat": stat, "read": read} {
+		added, deleted := s.Append(name, events("a", 0, 1)), s.Delete(name)
+		for what, err := range map[string]error{"append": added, "delete": deleted, "stat": stat, "read": read} {
 			if !errors.Is(err, streamlib.ErrInvalid) {
 				t.Errorf("%s %q: %v", what, name, err)
 			}
@@ -482,7 +483,9 @@ func names() []string {
 	}
 }
 
-var badNames = []string{"", strings.Repeat("a", 256), "a\x00", "a\nb", "\r", "\x1b[2J", "\x7f", "a\u0085", "\xff", "\xed\xa0\x80", "é"[:1]}
+var badNames = []string{
+	"", strings.Repeat("a", 256), "a\x00", "a\nb", "\r", "\x1b[2J", "\x7f", "a\u0085", "\xff", "\xed\xa0\x80", "é"[:1],
+}
 
 func event(name string, o int, data string, at time.Time) streamlib.Event {
 	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(data), at)
