@@ -52,10 +52,11 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// build builds both programs, streamd with a default port that is taken, so that no test depends on who uses 3000.
+// build builds both programs, streamd with a default port that is taken, so that no test depends on who uses 3000, nor on the version
+// that git would give them.
 func build() error {
 	for _, program := range []string{"streamctl", "streamd"} {
-		args := []string{"build", "-ldflags", "-X main.defaultPort=" + port, "-o", filepath.Join(bin, program)}
+		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.defaultPort=" + port, "-o", filepath.Join(bin, program)}
 		if raceEnabled {
 			args = append(args, "-race")
 		}

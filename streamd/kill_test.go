@@ -115,7 +115,9 @@ const kill = "signal=KILL" // strace's word for it
 // the kernel that does.
 func TestFaultAtEverySyscall(t *testing.T) {
 	strace, err := exec.LookPath("strace")
-	if err != nil {
+	if testing.Short() {
+		t.Skip("it takes long")
+	} else if err != nil {
 		t.Skip("strace is not installed: scripts/tools does it")
 	}
 	if out, err := exec.Command(strace, "-f", "-e", "trace=none", "true").CombinedOutput(); err != nil {
@@ -414,7 +416,7 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "streamd")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}

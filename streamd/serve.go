@@ -25,7 +25,7 @@ const (
 	// drainTime is how long the end waits for requests that have begun; the storage's end comes after it, within 5 s.
 	drainTime = 4 * time.Second
 	// ownerTime is how long a server that finds its folder taken waits for the owner to say who it is.
-	ownerTime = 2 * time.Second
+	ownerTime = 8 * time.Second
 )
 
 // run is streamd, with all that a process has around it in the arguments. It returns when ctx is done and all has ended.

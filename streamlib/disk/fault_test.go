@@ -109,12 +109,12 @@ func TestFaults(t *testing.T) {
 	t.Logf("%d runs", runs)
 }
 
-// stride is how many of something to go at a time: under the race detector all is slow.
-func stride(without, with int) int {
-	if raceEnabled {
-		return with
+// stride is how many of something to go at a time: fewer are tried in short runs, and under the race detector, where all is slow.
+func stride(all, short int) int {
+	if testing.Short() || raceEnabled {
+		return short
 	}
-	return without
+	return all
 }
 
 // faultsOf are the ways in which an operation of a kind can fail; of no kind, one that shows what kind it is.
