@@ -34,7 +34,10 @@ func inProcess(t *testing.T, dir string, args ...string) (url string, end func()
 	var log bytes.Buffer // read when run has returned
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, append([]string{"--port", "0", "--dir", dir}, args...), w, &log)
+		if !slices.Contains(args, "--port") {
+			args = append(args, "--port", "0")
+		}
+		done <- run(ctx, append([]string{"--dir", dir}, args...), w, &log)
 		w.Close()
 	}()
 	line, err := bufio.NewReader(r).ReadString('\n')
