@@ -160,17 +160,30 @@ func streamGet(ctx context.Context, c *call) error {
 	if err != nil {
 		return c.noStreams(err)
 	}
-	stream, none := client.Stream(name), true
+	stream, next := client.Stream(name), streamlib.Offset(0)
 	for events, err := range stream.Query(ctx, q) {
-		if err := cmp.Or(err, c.printEvents(events)); err != nil {
+		if err != nil {
+			return c.explain(name, brokenOff(err, next))
+		}
+		if err := c.printEvents(events); err != nil {
 			return c.explain(name, err)
 		}
-		none = false
+		next = events[len(events)-1].Offset + 1
 	}
-	if none && absent(ctx, stream) {
+	if next == 0 && absent(ctx, stream) {
 		c.noStream(name, "")
 	}
 	return nil
+}
+
+// brokenOff says how to go on where the connection was lost behind what was printed. What the server answered is no such error.
+func brokenOff(err error, next streamlib.Offset) error {
+	_, answer := errors.AsType[*streamhttp.Error](err)
+	_, corrupt := errors.AsType[*streamlib.CorruptError](err)
+	if next == 0 || answer || corrupt {
+		return err
+	}
+	return hintError{err, fmt.Sprintf("the same from --offset %d on, which is behind what was printed", next)}
 }
 
 // absent tells whether there is no such stream, where the server can say it.

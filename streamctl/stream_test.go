@@ -302,6 +302,22 @@ func TestSubscriberConnectsAgainWhereThatMayHelp(t *testing.T) {
 	}
 }
 
+// TestBrokenReadTellsHowToGoOn: what was printed stands, and what comes behind it is named.
+func TestBrokenReadTellsHowToGoOn(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	const event = `{"offset":"0000000000000006","eventStreamId":"x","data":1,"createdAt":"2026-01-02T03:04:05.500Z"}` + "\n"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		fmt.Fprint(w, event)
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	defer server.Close()
+	r := newPlace(t).run("streamctl stream get -n x -o 6 -s %s", server.URL)
+	is.Equal(r, result{event, "streamctl: read \"x\": unexpected EOF\nTry: the same from --offset 7 on, which is behind what was printed\n", 1})
+}
+
 // TestSomeWebServerIsKnown for what it is, by every command, and its pages are not printed.
 func TestSomeWebServerIsKnown(t *testing.T) {
 	t.Parallel()
