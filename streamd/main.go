@@ -80,26 +80,28 @@ func main() {
 // signalled returns a context that the first signal to end cancels. The second, unless it is SIGHUP, ends the process at once.
 func signalled() context.Context {
 	ctx, end := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 8)
+	signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) { // as by nohup(1)
-		signal.Notify(signals, syscall.SIGHUP)
+		signal.Notify(hangups, syscall.SIGHUP) // to the end, for a terminal that closes sends it more than once
 	}
 	go func() {
-		first := <-signals
-		for first == syscall.SIGHUP {
-			if reload := onHangup.Load(); reload == nil || !(*reload)() {
-				break
+		var first os.Signal
+		for first == nil {
+			select {
+			case first = <-signals:
+			case hangup := <-hangups:
+				if reload := onHangup.Load(); reload == nil || !(*reload)() {
+					first = hangup
+				}
 			}
-			first = <-signals
 		}
-		signal.Ignore(syscall.SIGHUP) // a terminal that closes sends it more than once
-		signal.Stop(signals)          // before anybody sees the end begin
+		signal.Stop(signals) // before anybody sees the end begin
 		end(fmt.Errorf("signal: %v", first))
-		for len(signals) > 0 { // they came before that
-			if second := <-signals; second != syscall.SIGHUP {
-				endAt(second)
-			}
+		select {
+		case second := <-signals: // it came before that
+			endAt(second)
+		default:
 		}
 	}()
 	return ctx
