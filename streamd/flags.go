@@ -19,7 +19,7 @@ var defaultPort = "3000"
 
 const usage = `Usage: streamd [flags]
        streamd verify [--dir DIR]
-       streamd repair [--dir DIR] [NAME ...]
+       streamd repair [--dir DIR] [--salvage] [NAME ...]
 
 Serves the event streams of one folder over HTTP and SSE until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads them again.
 With no server running, verify reads all that is in the folder, and repair cuts off what is damaged; each has its own --help.

@@ -17,14 +17,19 @@ import (
 const (
 	verifyUsage = `Usage: streamd verify [--dir DIR]
 
-Reads every line of every stream in the folder, with what the journal has for it, and changes nothing. No server may be
-running on the folder. Exit status 1 says that something is damaged: each file is named with the place and the reason.
+Reads every line of every stream in the folder, with what the journal has for it, and changes none of them. A stream that it
+finds damaged is marked in DIR/damaged, and takes no appends until it is repaired. No server may be running on the folder.
+Exit status 1 says that something is damaged or could not be read: each file is named with the place and the reason.
 `
-	repairUsage = `Usage: streamd repair [--dir DIR] [NAME ...]
+	repairUsage = `Usage: streamd repair [--dir DIR] [--salvage] [NAME ...]
 
 Makes a damaged folder one that a server starts on: replays the journal, and cuts the named streams, or all where none is
-named, where they are damaged. What is cut off is given up, and said; a copy of each file as it was stays beside it. No
-server may be running on the folder.
+named, where they are damaged. What is cut off is given up, and said; a copy of each file as it was stays beside it. A
+stream that was found damaged takes appends again, also where its file was restored from a copy and is whole. No server may
+be running on the folder.
+
+  --salvage  keep the whole events behind the damage in streams/NAME.salvaged-OFFSET, one a line, and say which they are;
+             jq -c .data FILE | streamctl stream append -n NAME adds them again, with other offsets
 `
 )
 
@@ -33,7 +38,10 @@ func offline(ctx context.Context, command string, args []string, stdout, stderr 
 	usage := map[string]string{"verify": verifyUsage, "repair": repairUsage}[command]
 	f := flag.NewFlagSet(command, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
-	dir := f.String("dir", ".iterate", "")
+	dir, salvage := f.String("dir", ".iterate", ""), false
+	if command == "repair" {
+		f.BoolVar(&salvage, "salvage", false, "")
+	}
 	once(f)
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -52,7 +60,7 @@ func offline(ctx context.Context, command string, args []string, stdout, stderr 
 	if command == "verify" {
 		err = verify(*dir, stdout, stderr)
 	} else {
-		err = disk.Repair(*dir, f.Args(), func(sentence string) { fmt.Fprintln(stdout, sentence) })
+		err = disk.Repair(*dir, f.Args(), salvage, func(sentence string) { fmt.Fprintln(stdout, sentence) })
 	}
 	switch {
 	case errors.Is(err, disk.ErrLocked):
@@ -71,9 +79,14 @@ func verify(dir string, stdout, stderr io.Writer) error {
 	for _, damage := range sum.Damage {
 		fmt.Fprintln(stdout, damage)
 	}
+	for _, err := range sum.Unread {
+		fmt.Fprintln(stdout, err)
+	}
 	fmt.Fprintf(stdout, "%d streams, %d events, %d bytes, %d journals to replay, %d damaged\n", sum.Streams, sum.Events, sum.Bytes, sum.Journals, len(sum.Damage))
 	if len(sum.Damage) > 0 {
-		return fmt.Errorf("%s is damaged; streamd repair --dir %s keeps what stands before the damage", dir, dir)
+		return fmt.Errorf("%s is damaged; streamd repair --dir %s keeps what stands before the damage, with --salvage also what is whole behind it", dir, dir)
+	} else if len(sum.Unread) > 0 {
+		return fmt.Errorf("%d files in %s could not be read", len(sum.Unread), dir)
 	}
 	return nil
 }

@@ -2,7 +2,7 @@
 //
 //	streamd [flags]
 //	streamd verify [--dir DIR]
-//	streamd repair [--dir DIR] [NAME ...]
+//	streamd repair [--dir DIR] [--salvage] [NAME ...]
 //
 //	  --dir DIR            the folder with the streams, made where there is none (.iterate)
 //	  --host HOST          the address to listen on (127.0.0.1)

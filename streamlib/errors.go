@@ -14,7 +14,7 @@ var (
 	ErrTooLarge    = errors.New("too large")                    // an event or a batch over its limit
 	ErrKeyReused   = errors.New("key was used with other data") // an idempotency key
 	ErrFull        = errors.New("storage is full")              // no space; appends work again when there is some
-	ErrUnavailable = errors.New("cannot take appends now")      // the stream or its storage; reading may work
+	ErrUnavailable = errors.New("cannot be done now")           // the stream or its storage; reading may work
 	ErrDeleted     = errors.New("stream was deleted")           // under a reader
 )
 

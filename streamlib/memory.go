@@ -97,6 +97,8 @@ func (m *memory) Delete(name string) error {
 	return CheckName(name)
 }
 
+func (m *memory) Damaged() []Info { return nil }
+
 func (m *memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -22,12 +22,15 @@ type Storage interface {
 	// may keep what is yielded.
 	Read(name string, from, to Offset) iter.Seq2[[]Event, error]
 
-	// Stat returns what is known of the stream without reading through it.
+	// Stat returns what is known of the stream without reading through it; *CorruptError where damage hides the tail.
 	Stat(name string) (Info, error)
 
 	// List returns in byte order the names of up to limit streams (all where it is 0 or less) that begin with
 	// prefix and are behind after.
 	List(prefix, after string, limit int) ([]string, error)
+
+	// Damaged returns the streams that are known to be damaged, sorted by name, with no more than Name and Damage. It does not look for any.
+	Damaged() []Info
 
 	// Delete removes the stream, durably when it returns nil. The next Append starts again at offset 0.
 	Delete(name string) error
@@ -43,4 +46,7 @@ type Info struct {
 	Size      int64     // of its stored form in bytes
 	CreatedAt time.Time // of its first event
 	UpdatedAt time.Time // of its last event
+
+	// Damage is what is known to be damaged, nil where nothing is. A stream that has any takes no appends until it was repaired.
+	Damage *CorruptError
 }

@@ -205,7 +205,13 @@ func TestDamagedPrefixCrash(t *testing.T) {
 		events, err := read(s, "a", 0)
 		is.True(corrupt(err))
 		is.Equal(len(events), 0)
-		is.Equal(fs.contents("streams/a.unreplayed-2"), want)
+		kept := 0
+		for p, b := range fs.files() {
+			if strings.HasPrefix(p, "streams/a.unreplayed-2") && bytes.Equal(b, want) {
+				kept++
+			}
+		}
+		is.Equal(kept, 1) // beside what a crash left of another
 		events, err = read(s, "b", 0)
 		is.NoErr(err)
 		is.True(prefix(events, truth["b"]) && len(events) == 1)
@@ -701,7 +707,7 @@ func TestRemovedFileIsLookedFor(t *testing.T) {
 	a, b := h.streams[0], h.streams[1]
 	looks := 0
 	h.watch = func(o op) outcome {
-		if o.kind == "linked" {
+		if o.kind == "same" {
 			looks++
 		}
 		return outcome{}

@@ -50,7 +50,7 @@ type op struct {
 // writes tells whether the operation changes something.
 func (o op) writes() bool {
 	switch o.kind {
-	case "read", "size", "linked", "names", "reachable", "open", "close":
+	case "read", "size", "same", "names", "reachable", "open", "close":
 		return false
 	}
 	return true
@@ -435,6 +435,8 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 		return nil, pathError(kind, path, fs.ErrNotExist)
 	case n != nil && n.folder:
 		return nil, pathError(kind, path, errors.New("is a directory"))
+	case n != nil && flag&os.O_EXCL != 0:
+		return nil, pathError(kind, path, fs.ErrExist)
 	case n == nil:
 		if n = (&inode{links: 1}); flag&os.O_RDWR == 0 {
 			return nil, pathError(kind, path, fs.ErrPermission)
@@ -586,6 +588,13 @@ func (c *crashFS) reachable() (changed time.Time, err error) {
 	return changed, nil
 }
 
+func (c *crashFS) same(path string, f file) (bool, error) {
+	_, err := c.begin(c.now(), "same", path)
+	defer c.mu.Unlock()
+	_, _, n := c.find(path)
+	return n == f.(*crashFile).n, err
+}
+
 func (c *crashFS) close() error { return nil }
 
 // crashFile is an open file of a crashFS.
@@ -679,12 +688,6 @@ func (f *crashFile) sync() error {
 		f.n.lose(f.c.rng, e)
 	}
 	return err
-}
-
-func (f *crashFile) linked() (bool, error) {
-	_, err := f.begin("linked")
-	defer f.c.mu.Unlock()
-	return f.n.links > 0, err
 }
 
 // close that fails loses what was not synced, as when it is written back later, and the file has left the cache before

@@ -132,7 +132,7 @@ func faultsOf(kind string) []outcome {
 		errs = []error{syscall.EIO}
 	case "open", "create":
 		errs = []error{syscall.EIO, syscall.EMFILE, syscall.EROFS, syscall.ENOSPC, syscall.EACCES}
-	case "read", "size", "linked", "names", "close":
+	case "read", "size", "same", "names", "close":
 		errs, effects = []error{syscall.EIO}, []effect{without}
 	default:
 		errs = []error{syscall.EIO, syscall.EROFS, syscall.ENOSPC}

@@ -173,7 +173,7 @@ func TestSecondOpen(t *testing.T) {
 	is.True(errors.Is(err, ErrLocked))
 	_, err = Verify(dir, nil)
 	is.True(errors.Is(err, ErrLocked))
-	is.True(errors.Is(Repair(dir, nil, nil), ErrLocked))
+	is.True(errors.Is(Repair(dir, nil, false, nil), ErrLocked))
 	is.NoErr(s.Close())
 	is.NoErr(openFolder(t, dir, Options{}).Close())
 

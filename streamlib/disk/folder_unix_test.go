@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -168,4 +170,53 @@ func TestModes(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// What has a stream's file name and is no file is told by its name, is not waited for, and hides no other stream.
+func TestNoFiles(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2); add("z", 2) })
+	f[path("a")] = inLine(f[path("a")], 1)
+	dir := f.put(t)
+	at := func(name string) string { return filepath.Join(dir, streamsDir, name) }
+	is.NoErr(os.Mkdir(at("folder.json"), 0o700))
+	is.NoErr(syscall.Mkfifo(at("fifo.json"), 0o600))
+	is.NoErr(os.Symlink("nowhere.json", at("dangling.json")))
+	is.NoErr(os.Symlink("loop.json", at("loop.json")))
+	is.NoErr(os.Symlink("/etc/hostname", at("outside.json")))
+	others := []string{"dangling", "fifo", "folder", "loop", "outside"}
+
+	sum, err := Verify(dir, nil)
+	is.NoErr(err)
+	is.Equal(len(sum.Damage), 1)
+	is.Equal(len(sum.Unread), len(others))
+	for i, name := range others {
+		is.True(strings.Contains(sum.Unread[i].Error(), name+".json"))
+	}
+	s := openFolder(t, dir, Options{})
+	events, err := read(s, "z", 0)
+	is.NoErr(err)
+	is.True(len(events) == 2 && prefix(events, truth["z"]))
+	names, err := s.List("", "", 0)
+	is.NoErr(err)
+	is.Equal(len(names), 2+len(others))
+	for _, name := range others {
+		_, err := s.Stat(name)
+		is.True(err != nil && strings.Contains(err.Error(), name+".json"))
+		err = s.Append(name, []streamlib.Event{newEvent(name, 0)})
+		is.True(errors.Is(err, streamlib.ErrUnavailable))
+	}
+	is.NoErr(appendOne(s, "z", 2))
+	is.NoErr(s.Close())
+	var said []string
+	err = Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) })
+	is.True(err != nil)
+	for _, name := range others {
+		is.True(slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, name+".json could not be repaired") }))
+	}
+	s = openFolder(t, dir, Options{})
+	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 1)}))
+	is.NoErr(s.Close())
+	_, err = os.Lstat(at("nowhere.json"))
+	is.True(errors.Is(err, os.ErrNotExist))
 }

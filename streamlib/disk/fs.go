@@ -8,15 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
 // "streams/orders.json". The crash tests have another implementation, in memory.
 type fsys interface {
-	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE and os.O_TRUNC may be added. With O_TRUNC what
-	// was there is not written into, but gone. A file that
-	// does not exist is fs.ErrNotExist.
+	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE, and with that os.O_EXCL or os.O_TRUNC, may be added. With
+	// O_TRUNC what was there is not written into, but gone. A file that does not exist is fs.ErrNotExist. What is no file, or a link that
+	// leads nowhere, is an error, and is not waited for.
 	open(path string, flag int) (file, error)
 	mkdir(path string) error            // no error where it exists
 	rename(from, to string) error       // replaces to
@@ -27,6 +28,7 @@ type fsys interface {
 	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a name in the
 	// streams' folder last came or went, zero where that is not known or a later change might have the same time.
 	reachable() (changed time.Time, err error)
+	same(path string, f file) (bool, error) // whether path leads to the open file
 	close() error
 }
 
@@ -36,8 +38,7 @@ type file interface {
 	io.WriterAt
 	size() (int64, error)
 	truncate(size int64) error
-	sync() error           // data and size are durable when it returns nil
-	linked() (bool, error) // whether the file still has a name
+	sync() error // data and size are durable when it returns nil
 	close() error
 }
 
@@ -93,14 +94,26 @@ func (o *osFS) open(path string, flag int) (file, error) {
 	if new {
 		flag = flag&^os.O_TRUNC | os.O_EXCL // what has its name may be a link to what is not ours, or a pipe
 	}
+	flag |= syscall.O_NONBLOCK // a pipe would wait for its other end
 	f, err := o.root.OpenFile(path, flag, 0o600)
 	if new && errors.Is(err, fs.ErrExist) {
 		if err = o.root.Remove(path); err == nil {
 			f, err = o.root.OpenFile(path, flag, 0o600)
 		}
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if info, e := o.root.Lstat(path); e == nil && info.Mode()&fs.ModeSymlink != 0 {
+			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("a link that leads nowhere")}
+		}
+	}
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		if err == nil {
+			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no file")}
+		}
+		return nil, errors.Join(err, f.Close())
 	}
 	return osFile{f}, nil
 }
@@ -171,6 +184,17 @@ func distinct(changed, now time.Time) time.Time {
 		return time.Time{}
 	}
 	return changed
+}
+
+func (o *osFS) same(path string, f file) (bool, error) {
+	there, err := o.root.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	open, err := f.(osFile).Stat()
+	return err == nil && os.SameFile(there, open), err
 }
 
 func (o *osFS) close() error {

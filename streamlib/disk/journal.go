@@ -32,10 +32,10 @@ type journal struct {
 	number    uint64 // its generation, and its file's name
 	path      string
 	file      file
-	sequence  uint64          // of the next frame
-	end       int64           // where it goes
-	allocated int64           // up to here the file exists, with zeros behind end
-	names     map[string]bool // the streams in it, and whether they exist after it
+	sequence  uint64           // of the next frame
+	end       int64            // where it goes
+	allocated int64            // up to here the file exists, with zeros behind end
+	names     map[string]int64 // the streams in it, and how large their files are after it, -1 where they were deleted
 
 	// What reading it says.
 	last   int64 // where the last frame is

@@ -21,6 +21,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+var firstMember = []byte(`{"offset":"`)
+
 var (
 	errUnended = errors.New("a line without its end")
 	errSum     = errors.New("a line whose checksum is wrong")
@@ -34,6 +36,9 @@ func appendLine(b, record []byte) []byte {
 	b = appendSum(b, crc32.Checksum(record, castagnoli))
 	return append(b, afterSum...)
 }
+
+// lineSum is the checksum of a whole line, by which it is known again.
+func lineSum(line []byte) string { return string(appendSum(nil, crc32.Checksum(line, castagnoli))) }
 
 func appendSum(b []byte, sum uint32) []byte {
 	return hex.AppendEncode(b, []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
@@ -64,7 +69,7 @@ func parseLine(line, quoted []byte) (streamlib.Event, error) {
 	if err != nil {
 		return streamlib.Event{}, err
 	}
-	if !bytes.HasPrefix(record, []byte(`{"offset":"`)) {
+	if !bytes.HasPrefix(record, firstMember) {
 		return streamlib.Event{}, errControl
 	}
 	if len(record) < nameAt || !bytes.HasPrefix(record[nameAt:], quoted) {

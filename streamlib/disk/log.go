@@ -29,7 +29,8 @@ type log struct {
 	exists bool
 	end    int64
 	next   streamlib.Offset
-	lost   bool      // somebody removed the file
+	fresh  bool      // the file was not yet looked at in this commit
+	lost   bool      // somebody removed or changed the file
 	looked time.Time // the folder's last change when the file was looked at
 
 	mu      sync.Mutex // guards what is published
@@ -40,10 +41,11 @@ type log struct {
 	corrupt *streamlib.CorruptError // the end of the file is damaged: no tail
 
 	// The store's mu guards these.
-	refs   int
-	dirty  bool          // has bytes that were not synced
-	writes int           // counts what makes it dirty
-	place  *list.Element // among the idle ones, nil where it is none
+	refs    int
+	dirty   bool          // has bytes that were not synced
+	writes  int           // counts what makes it dirty
+	deleted bool          // the stream's life is over
+	place   *list.Element // among the idle ones, nil where it is none
 }
 
 func newLog(name string) *log {
@@ -142,6 +144,23 @@ func (l *log) readTail() error {
 
 func (l *log) damaged(at int64, reason error) error {
 	return &streamlib.CorruptError{File: l.path, Offset: at, Reason: reason.Error()}
+}
+
+// firstSum is the checksum of the file's first line, "none" where there is none, "" where it cannot be read.
+func (l *log) firstSum() string {
+	f, size, _ := l.published()
+	if f == nil {
+		return "none"
+	}
+	s := scanner{f: f, size: size, chunk: 4 << 10}
+	line, err := s.next()
+	switch err {
+	case nil:
+		return lineSum(line)
+	case io.EOF:
+		return "none"
+	}
+	return ""
 }
 
 // lastLine returns what stands behind the last line's end but one.
@@ -256,7 +275,10 @@ func (l *log) read(from, to streamlib.Offset, yield func([]streamlib.Event, erro
 	if l.corrupt == nil {
 		to = min(to, tail)
 	}
-	if from >= to || f == nil {
+	if from >= to || f == nil && l.corrupt == nil {
+		return
+	} else if f == nil {
+		yield(nil, l.corrupt)
 		return
 	}
 	s := scanner{f: f, size: size, chunk: 16 << 10}

@@ -10,6 +10,7 @@ import (
 const (
 	streamsDir = "streams"
 	journalDir = "journal"
+	damagedDir = "damaged"
 	formatFile = "format"
 	probeFile  = streamsDir + "/.probe"
 

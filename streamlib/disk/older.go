@@ -43,17 +43,46 @@ func hasOlder(fsys fsys, name string) (raw string, ok bool, err error) {
 	return raw, ok, errors.Join(err, f.close())
 }
 
-// adopt opens the file that the first implementation kept under the stream's raw name, and gives it its own name. The file is
-// nil where there is none.
+// adopt opens the file that is under the stream's raw name, and gives it its own name: one of the first implementation, or one that
+// somebody moved there. The file is nil where there is none.
 func (s *Store) adopt(l *log) (file, error) {
 	raw, ok, err := hasOlder(s.fs, l.name)
-	if err != nil || !ok {
+	if err != nil {
 		return nil, err
-	}
-	if err := s.convert(raw, l.path, l.name); err != nil {
+	} else if !ok {
+		if ok, err = s.adoptLines(l); err != nil || !ok {
+			return nil, err
+		}
+	} else if err := s.convert(raw, l.path, l.name); err != nil {
 		return nil, err
 	}
 	return s.fs.open(l.path, os.O_RDWR)
+}
+
+// adoptLines gives a file of lines under the stream's raw name its own name, and tells whether there was one. Without that the stream would
+// begin again at offset 0.
+func (s *Store) adoptLines(l *log) (ok bool, err error) {
+	raw := rawPath(l.name)
+	if raw == "" {
+		return false, nil
+	}
+	f, err := s.fs.open(raw, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	there := &log{name: l.name, quoted: l.quoted, path: raw, file: f}
+	if there.size, err = f.size(); err == nil {
+		_, _, err = there.check(1, new(Summary))
+	}
+	if err = errors.Join(err, f.close()); err != nil {
+		return false, err
+	}
+	if err := s.fs.rename(raw, l.path); err != nil {
+		return false, err
+	}
+	return true, s.syncStreams()
 }
 
 // convert makes the stream's file at to from the older form at from. The new file is whole and durable before it has its

@@ -61,13 +61,16 @@ type Store struct {
 	idle *list.List // of those that nobody has, the last used first
 	// unsynced names the streams whose file was closed with bytes that were not synced.
 	unsynced map[string]bool
-	full     []*journal // waiting for their checkpoint, in order
-	broken   error      // why there are no more appends: a sync failed, or the store was closed
-	failed   bool       // a sync did
-	syncs    int        // under way
-	settling bool       // a checkpoint is under way
-	work     *sync.Cond // any of these five changed
+	full     []*journal       // waiting for their checkpoint, in order
+	broken   error            // why there are no more appends: a sync failed, or the store was closed
+	failed   bool             // a sync did
+	syncs    int              // under way
+	settling bool             // a checkpoint is under way
+	work     *sync.Cond       // any of these five changed
+	marks    map[string]*mark // by the stem of the name
 	running  sync.WaitGroup
+
+	marking sync.Mutex // held while a mark is made or removed; taken before mu
 }
 
 // request is what one commit can be asked for.
@@ -156,6 +159,9 @@ func openStore(root fsys, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.prepared = err == nil
+	if err := s.loadMarks(); err != nil {
+		return nil, err
+	}
 	return s, s.recover(false)
 }
 
@@ -172,7 +178,7 @@ func newStore(root fsys, o Options) *Store {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{fs: root, options: o, logs: map[string]*log{}, idle: list.New(), unsynced: map[string]bool{}}
+	s := &Store{fs: root, options: o, logs: map[string]*log{}, marks: map[string]*mark{}, idle: list.New(), unsynced: map[string]bool{}}
 	s.work = sync.NewCond(&s.mu)
 	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
 	return s
@@ -418,7 +424,10 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 	s.journal.end += int64(len(frame))
 	s.journal.sequence++
 	for _, r := range held {
-		s.journal.names[r.name] = r.kind == adds
+		s.journal.names[r.name] = r.log.end
+		if r.kind == deletes {
+			s.journal.names[r.name] = -1
+		}
 		s.publish(r)
 		r.err = nil
 	}
@@ -487,9 +496,9 @@ func (s *Store) prepare(r *request) error {
 	}
 	if l.round != s.round {
 		f, size, tail := l.published()
-		l.round, l.exists, l.end, l.next = s.round, f != nil, size, tail
+		l.round, l.fresh, l.exists, l.end, l.next = s.round, true, f != nil, size, tail
 	}
-	if err = s.check(l, r); err != nil || r.kind == deletes && !l.exists && !s.journalled(r.name) {
+	if err = s.check(l, r); err != nil || r.kind == deletes && !l.exists && !s.anything(l) {
 		s.release(l)
 		return err
 	}
@@ -502,26 +511,20 @@ func (s *Store) check(l *log, r *request) error {
 	if r.kind == deletes {
 		return nil
 	}
+	if m := s.marked(l); m != nil {
+		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, m.corrupt())
+	}
 	if l.corrupt != nil {
 		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, l.corrupt)
 	}
 	if l.readOnly {
 		return fmt.Errorf("%w: %s must not be written", streamlib.ErrUnavailable, l.path)
 	}
-	gone := !l.exists && s.journalled(r.name)
-	if l.exists && (l.lost || s.changed.IsZero() || !s.changed.Equal(l.looked)) {
-		linked, err := l.file.linked()
-		if err != nil {
+	if l.fresh {
+		if err := s.unchanged(l); err != nil {
 			return refused(err)
 		}
-		if gone = !linked; gone && !l.lost {
-			l.lost = true
-			s.pin(l)
-		}
-		l.looked = s.changed
-	}
-	if gone {
-		return fmt.Errorf("%w: somebody removed %s", streamlib.ErrUnavailable, l.path)
+		l.fresh = false
 	}
 	if !l.exists && s.scarce != nil {
 		return refused(fmt.Errorf("%s: %w", l.path, cause(s.scarce)))
@@ -532,8 +535,52 @@ func (s *Store) check(l *log, r *request) error {
 	return nil
 }
 
-// journalled tells whether a journal has events of the stream that were not deleted.
-func (s *Store) journalled(name string) bool {
+// anything tells whether there is something to delete of a stream that has no file.
+func (s *Store) anything(l *log) bool {
+	_, journalled := s.journalled(l.name)
+	return journalled || s.marked(l) != nil
+}
+
+// unchanged fails where the stream's file is not as the store left it. Its size is asked at each commit, whether it is still the one at its
+// path where the folder has changed.
+func (s *Store) unchanged(l *log) error {
+	left, known := s.journalled(l.name)
+	if !l.exists {
+		if known {
+			return fmt.Errorf("somebody removed %s", l.path)
+		}
+		return nil
+	}
+	size, err := l.file.size()
+	if err != nil {
+		return err
+	}
+	if !known {
+		left = l.end
+	}
+	if size != left {
+		at := min(size, left)
+		return s.found(l, l.damaged(at, fmt.Errorf("somebody changed it: it has %d bytes, the server left %d", size, left)))
+	}
+	if !l.lost && !s.changed.IsZero() && s.changed.Equal(l.looked) {
+		return nil
+	}
+	same, err := s.fs.same(l.path, l.file)
+	if err != nil {
+		return err
+	}
+	if l.looked = s.changed; same {
+		return nil
+	}
+	if !l.lost {
+		l.lost = true
+		s.pin(l)
+	}
+	return fmt.Errorf("somebody removed %s, or put another file in its place", l.path)
+}
+
+// journalled tells whether a journal has events of the stream that were not deleted, and how large its file is with them.
+func (s *Store) journalled(name string) (size int64, ok bool) {
 	s.mu.Lock()
 	journals := slices.Clone(s.full)
 	s.mu.Unlock()
@@ -541,11 +588,11 @@ func (s *Store) journalled(name string) bool {
 		journals = append(journals, s.journal)
 	}
 	for _, j := range slices.Backward(journals) {
-		if exists, ok := j.names[name]; ok {
-			return exists
+		if size, ok := j.names[name]; ok {
+			return size, size >= 0
 		}
 	}
-	return false
+	return 0, false
 }
 
 func (r *request) appendLines(frame []byte) []byte {
@@ -553,7 +600,7 @@ func (r *request) appendLines(frame []byte) []byte {
 		frame = appendLine(frame, e.Record())
 	}
 	if r.kind == deletes {
-		record, _ := json.Marshal(deletion{r.name})
+		record, _ := json.Marshal(deletion{r.name, r.log.firstSum()})
 		frame = appendLine(frame, record[:len(record)-1])
 	}
 	return frame
@@ -562,6 +609,7 @@ func (r *request) appendLines(frame []byte) []byte {
 // deletion and opening are the journal's own records.
 type deletion struct {
 	Delete string `json:"delete"`
+	First  string `json:"first,omitempty"` // the CRC-32C of the first line that goes, by which replay knows it again; none, or "" for any
 }
 
 type opening struct {
@@ -577,7 +625,7 @@ func (s *Store) begin() error {
 	if s.journal != nil {
 		return nil
 	}
-	j := &journal{number: s.number + 1, path: journalPath(s.number + 1), names: map[string]bool{}}
+	j := &journal{number: s.number + 1, path: journalPath(s.number + 1), names: map[string]int64{}}
 	o := opening{Journal: j.number, Previous: s.number, Frames: s.frames, Sync: "always"}
 	if s.options.NoSync {
 		o.Sync, o.Boot = "none", bootID()
@@ -637,11 +685,12 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 		switch {
 		case r.kind == deletes && f == nil:
 		case r.kind == deletes:
-			linked, e := f.linked()
-			if e == nil && !linked {
+			same, e := s.fs.same(r.log.path, f)
+			if e == nil && !same {
 				e = errors.New("the file is gone")
 			}
 			err = errors.Join(err, e)
+		case errors.Is(r.err, fs.ErrExist): // somebody put a file there
 		case size == 0:
 			if e := s.fs.remove(r.log.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
 				err = errors.Join(err, e)
@@ -692,9 +741,11 @@ func (s *Store) apply(r *request, frame []byte) error {
 		return removeStream(s.fs, r.name)
 	}
 	if !l.exists {
-		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 		if err != nil {
-			s.scarce = err
+			if !errors.Is(err, fs.ErrExist) {
+				s.scarce = err
+			}
 			return err
 		}
 		l.mu.Lock()
@@ -747,7 +798,13 @@ func (s *Store) deleteAtOnce(r *request) error {
 // publish lets readers see what r did.
 func (s *Store) publish(r *request) {
 	if r.kind == deletes {
+		s.mu.Lock()
+		r.log.deleted = true
+		s.mu.Unlock()
 		s.discard(r.log)
+		if err := s.unmark(r.log); err != nil {
+			s.options.Log.Error("a stream that was deleted stays marked as damaged", "stream", r.name, "error", err)
+		}
 		return
 	}
 	last := r.events[len(r.events)-1]
@@ -771,6 +828,9 @@ func (s *Store) acquire(name string) (*log, error) {
 	l.opening.Do(func() {
 		for l.err = l.open(s); outOfDescriptors(l.err) && s.evictOne(); l.err = l.open(s) {
 		}
+		if l.err == nil {
+			s.judge(l)
+		}
 	})
 	if l.err != nil {
 		s.mu.Lock()
@@ -780,6 +840,15 @@ func (s *Store) acquire(name string) (*log, error) {
 		return nil, l.err
 	}
 	return l, nil
+}
+
+// judge compares a log that was just opened with what is known of its damage.
+func (s *Store) judge(l *log) {
+	if l.corrupt != nil {
+		_ = s.found(l, l.corrupt)
+	} else if m := s.marked(l); m != nil && m.Offset >= l.size {
+		l.corrupt = m.corrupt() // what was lost stood at the end
+	}
 }
 
 // hold counts one more user of the log. The caller holds mu.
@@ -1093,7 +1162,7 @@ func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streaml
 			return
 		}
 		defer s.release(l)
-		l.read(max(from, 0), to, yield)
+		l.read(max(from, 0), to, func(events []streamlib.Event, err error) bool { return yield(events, s.found(l, err)) })
 	}
 }
 
@@ -1113,10 +1182,16 @@ func (s *Store) Stat(name string) (streamlib.Info, error) {
 	}
 	if info.Tail > 0 {
 		first, err := firstEvent(f, info.Size, l.path)
-		if err != nil {
-			return info, err
+		if damaged, ok := errors.AsType[*streamlib.CorruptError](err); ok {
+			_ = s.found(l, damaged)
+		} else if err != nil {
+			return info, classified(err)
+		} else {
+			info.CreatedAt = first.CreatedAt()
 		}
-		info.CreatedAt = first.CreatedAt()
+	}
+	if m := s.marked(l); m != nil {
+		info.Damage = m.corrupt()
 	}
 	return info, nil
 }
@@ -1158,7 +1233,8 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 		}
 		name, err := s.streamName(file)
 		if err != nil {
-			return nil, classified(err)
+			s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", err)
+			continue
 		}
 		if !strings.HasPrefix(name, prefix) || name <= after || bound != "" && name >= bound || streamlib.CheckName(name) != nil {
 			continue
@@ -1173,10 +1249,11 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 	return names, nil
 }
 
-// streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a hash, its first event
-// tells, and it is "" where there is none.
+// streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a hash, its first whole
+// event tells, and it is "" where there is none.
 func (s *Store) streamName(file string) (string, error) {
-	name, hashed := unstem(strings.TrimSuffix(file, suffix))
+	stemmed := strings.TrimSuffix(file, suffix)
+	name, hashed := unstem(stemmed)
 	if !hashed {
 		return name, nil
 	}
@@ -1188,17 +1265,22 @@ func (s *Store) streamName(file string) (string, error) {
 	}
 	defer f.close()
 	size, err := f.size()
-	if err != nil || size == 0 {
+	if err != nil {
 		return "", err
 	}
-	e, err := firstEvent(f, size, streamsDir+"/"+file)
-	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
-		s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", corrupt)
-		return "", nil
-	} else if err != nil {
-		return "", err
+	for lines := (scanner{f: f, size: size, chunk: 4 << 10}); ; {
+		line, err := lines.next()
+		if err == io.EOF {
+			return "", nil
+		} else if err != nil {
+			return "", err
+		}
+		if record, err := unseal(line); err != nil {
+			continue
+		} else if e, err := streamlib.ParseRecord(record); err == nil && stem(e.Stream()) == stemmed {
+			return e.Stream(), nil
+		}
 	}
-	return e.Stream(), nil
 }
 
 // Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder back.

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -92,9 +93,11 @@ func TestVerifyAndRepair(t *testing.T) {
 				if len(sum.Damage) == 0 || sum.Damage[0].File != p {
 					t.Fatalf("%s, byte %d: verify finds %v", p, i, sum.Damage)
 				}
-				is.Equal(get(t, dir), damaged)
+				after := get(t, dir)
+				maps.DeleteFunc(after, func(path string, _ []byte) bool { return strings.HasPrefix(path, damagedDir) })
+				is.True(maps.EqualFunc(after, damaged, bytes.Equal))
 				var said []string
-				is.NoErr(Repair(dir, nil, func(s string) { said = append(said, s) }))
+				is.NoErr(Repair(dir, nil, false, func(s string) { said = append(said, s) }))
 				if len(said) == 0 {
 					t.Fatalf("%s, byte %d: repair says nothing of %v", p, i, sum.Damage[0])
 				}

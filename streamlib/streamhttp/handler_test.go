@@ -397,9 +397,9 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 		logged  string
 	}{
 		{"full", failing{append: fmt.Errorf("write: %w", streamlib.ErrFull)}, nil, "POST /streams/s", 507, `{"error":"append \"s\": write: storage is full"}`, ""},
-		{"unavailable", failing{append: streamlib.ErrUnavailable}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot take appends now"}`, ""},
+		{"unavailable", failing{append: streamlib.ErrUnavailable}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now"}`, ""},
 		{"open outcome", failing{append: os.ErrPermission}, nil, "POST /streams/s", 500, `{"error":"internal error, its cause is in the server's log"}`, "permission"},
-		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot take appends now: the stream is corrupt, the server's log says where"}`, "byte 7"},
+		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now: the stream is corrupt, the server's log says where"}`, "byte 7"},
 		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500, `{"error":"internal error, its cause is in the server's log"}`, "byte 7"},
 		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500, `{"error":"internal error, its cause is in the server's log"}`, "byte 7"},
 		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","size":0,"error":"the stream is corrupt, the server's log says where"}]}`, "byte 7"},
