@@ -174,7 +174,7 @@ func TestFailedSync(t *testing.T) {
 				is.Equal(status, 503)
 				status, reason := server.get("/readyz")
 				is.Equal(status, 503)
-				is.True(strings.Contains(reason, `"error":"cannot take appends now: a sync failed (`))
+				is.True(strings.Contains(reason, `"error":"cannot be done now: a sync failed (`))
 				status, _ = server.get("/healthz")
 				is.Equal(status, 200)
 				is.True(server.end(syscall.SIGTERM) != nil)
@@ -182,7 +182,7 @@ func TestFailedSync(t *testing.T) {
 				exit, ok := errors.AsType[*exec.ExitError](server.wait())
 				is.True(ok)
 				is.Equal(exit.ExitCode(), 1)
-				is.True(strings.Contains(server.stderr.String(), "streamd: cannot take appends now: a sync failed ("))
+				is.True(strings.Contains(server.stderr.String(), "streamd: cannot be done now: a sync failed ("))
 			}
 			server = start(t, dir)
 			status, body := server.get("/readyz")

@@ -510,11 +510,13 @@ func TestVerifyAndRepair(t *testing.T) {
 	is.True(err != nil)
 	is.Equal(out, `streams/s.json is corrupt at byte 118: a line whose checksum is wrong
 2 streams, 2 events, 240 bytes, 0 journals to replay, 1 damaged
-streamd: DIR is damaged; streamd repair --dir DIR keeps what stands before the damage
+streamd: DIR is damaged; streamd repair --dir DIR keeps what stands before the damage, with --salvage also what is whole behind it
 `)
-	out, err = run("repair")
+	out, err = run("repair", "--salvage")
 	is.NoErr(err)
-	is.Equal(out, `stream "s": 1 events stay; 236 bytes from byte 118 on were given up (a line whose checksum is wrong); the file as it was is streams/s.damaged-118
+	is.Equal(out, `stream "s": 1 whole events from behind the damage are in streams/s.salvaged-2, with the offsets 2 to 2
+stream "s": 1 events stay; 236 bytes from byte 118 on were given up (a line whose checksum is wrong); the file as it was is streams/s.damaged-118
+stream "s" takes appends again: what stands before the damage is whole
 `)
 	kept, err := os.ReadFile(filepath.Join(dir, "streams", "s.damaged-118"))
 	is.NoErr(err)

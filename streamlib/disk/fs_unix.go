@@ -22,15 +22,6 @@ func tryLock(f *os.File) error {
 
 func syncFolder(f *os.File) error { return f.Sync() }
 
-func (f osFile) linked() (bool, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return !ok || stat.Nlink > 0, nil
-}
-
 // maxOpen is half of the descriptors that the process may have, or a quarter where these are few; the rest is for others, such as
 // connections.
 func maxOpen() int {

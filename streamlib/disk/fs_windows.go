@@ -55,12 +55,6 @@ func (o *osFS) syncAll() error {
 	return nil
 }
 
-func (f osFile) linked() (bool, error) {
-	var info syscall.ByHandleFileInformation
-	err := syscall.GetFileInformationByHandle(syscall.Handle(f.Fd()), &info)
-	return info.NumberOfLinks > 0, err
-}
-
 func maxOpen() int { return 16 << 10 } // handles are bounded by memory alone
 
 // patiently goes on for two seconds where another program, such as a virus scanner, has the file open.

@@ -568,7 +568,7 @@ func TestFileMovedToRawName(t *testing.T) {
 		is.NoErr(err)
 		events, err := read(s, "Orders", 0)
 		is.NoErr(err)
-		is.True(len(events) == 3+bool2int(running) && prefix(events[:3], truth["Orders"]))
+		is.True(len(events) == map[bool]int{false: 3, true: 4}[running] && prefix(events[:3], truth["Orders"]))
 		is.True(isConflict(s.Append("Orders", []streamlib.Event{event(t, "Orders", 0)})))
 		is.NoErr(s.Append("Orders", []streamlib.Event{event(t, "Orders", len(events))}))
 		names, err := s.List("", "", 0)
