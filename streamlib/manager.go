@@ -70,6 +70,9 @@ func (m *Manager) making(name string) bool {
 	return making
 }
 
+// Damaged returns the streams that are known to be damaged: see Storage.
+func (m *Manager) Damaged() []Info { return m.storage.Damaged() }
+
 // Subscribe yields what is appended from now on to the streams whose names begin with prefix, each stream's events in
 // order; streams made later are among them. A reader that falls more than 64 MiB behind gets an error, never a gap. What is
 // returned is to be ranged over, once.

@@ -56,10 +56,6 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		return err
 	}
 	receipt, err := h.streams.Stream(name).Append(r.Context(), batch)
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
-		h.Log.Error("append refused", "stream", name, "error", err)
-		return fmt.Errorf("append %q: %w: the stream is corrupt, the server's log says where", name, streamlib.ErrUnavailable)
-	}
 	if errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge) {
 		return cmp.Or(blame(body, h.MaxEvent), err)
 	}

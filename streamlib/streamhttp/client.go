@@ -63,9 +63,11 @@ type ListOptions struct {
 type Page struct {
 	Streams []streamlib.Info // sorted by name
 	Next    string           // the After of the next page; empty on the last one
+
+	Errors map[string]error // by name, why details cannot be had; *streamlib.CorruptError also where they can
 }
 
-// List returns the streams there are. Of one that is corrupt, details are its name alone.
+// List returns the streams there are. Of one that cannot be read, details are its name alone.
 func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 	q := url.Values{}
 	set(q, "prefix", o.Prefix)
@@ -77,19 +79,30 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 	var answer struct {
 		Streams json.RawMessage
 		Next    string
+		Damaged []detail
 	}
 	resp, err := c.do(ctx, request{path: "/streams", query: q})
 	if err == nil {
 		err = decode(resp, &answer)
 	}
-	page := Page{Next: answer.Next}
+	page := Page{Next: answer.Next, Errors: map[string]error{}}
+	note := func(d detail) *streamlib.CorruptError {
+		if d.problem == nil || d.problem.Error == "" {
+			return nil
+		}
+		c := d.problem.corrupt()
+		if page.Errors[d.Name] = c; c == nil {
+			page.Errors[d.Name] = errors.New(oneLine(d.problem.Error))
+		}
+		return c
+	}
 	switch {
 	case err != nil:
 	case o.Details:
 		var details []detail
 		err = json.Unmarshal(answer.Streams, &details)
 		for _, d := range details {
-			info := streamlib.Info{Name: d.Name, Size: d.Size}
+			info := streamlib.Info{Name: d.Name, Size: d.Size, Damage: note(d)}
 			info.Tail, _ = streamlib.ParseOffset(d.NextOffset)
 			info.CreatedAt, _ = time.Parse(timeLayout, d.CreatedAt)
 			info.UpdatedAt, _ = time.Parse(timeLayout, d.UpdatedAt)
@@ -98,8 +111,12 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 	default:
 		var names []string
 		err = json.Unmarshal(answer.Streams, &names)
+		damaged := map[string]*streamlib.CorruptError{}
+		for _, d := range answer.Damaged {
+			damaged[d.Name] = note(d)
+		}
 		for _, name := range names {
-			page.Streams = append(page.Streams, streamlib.Info{Name: name})
+			page.Streams = append(page.Streams, streamlib.Info{Name: name, Damage: damaged[name]})
 		}
 	}
 	if err != nil {

@@ -31,6 +31,15 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
+// damagedError is an answer that told of damage.
+type damagedError struct {
+	answer *Error
+	damage *streamlib.CorruptError
+}
+
+func (e damagedError) Error() string   { return e.answer.Message }
+func (e damagedError) Unwrap() []error { return []error{e.answer, e.damage} }
+
 // statuses are the errors that a status alone tells. *HookError is 400, *ConflictError 412 and *GoneError 410 with members
 // of their own; all others are 500.
 var statuses = []struct {
@@ -50,6 +59,37 @@ type problem struct {
 	Error  string `json:"error"`
 	HookID string `json:"hookId,omitempty"`
 	Tail   string `json:"tail,omitempty"`
+
+	Damage *damage `json:"damage,omitempty"`
+}
+
+// damage is a *CorruptError.
+type damage struct {
+	File   string `json:"file"`
+	Offset int64  `json:"offset"`
+	Reason string `json:"reason"`
+}
+
+// problemOf is what is told of damage.
+func problemOf(c *streamlib.CorruptError) problem {
+	return problem{Error: c.Error(), Damage: &damage{c.File, c.Offset, c.Reason}}
+}
+
+func (p problem) corrupt() *streamlib.CorruptError {
+	if p.Damage == nil {
+		return nil
+	}
+	return &streamlib.CorruptError{File: oneLine(p.Damage.File), Offset: p.Damage.Offset, Reason: oneLine(p.Damage.Reason)}
+}
+
+// problemHeader has the problem where there is no body for it, and where it is none of the request's.
+const problemHeader = "Stream-Error"
+
+func setProblem(h http.Header, p problem) {
+	b, err := json.Marshal(p)
+	if err == nil {
+		h.Set(problemHeader, string(b))
+	}
 }
 
 const bareText = "internal error, its cause is in the server's log"
@@ -68,15 +108,22 @@ func status(err error) (int, problem) {
 	if e, ok := errors.AsType[*streamlib.GoneError](err); ok {
 		return http.StatusGone, problem{Error: e.Error(), Tail: e.Tail.String()}
 	}
+	p, code := problem{Error: err.Error()}, http.StatusInternalServerError
+	if c, ok := errors.AsType[*streamlib.CorruptError](err); ok {
+		p.Damage = problemOf(c).Damage
+	}
 	for _, s := range statuses {
 		if errors.Is(err, s.err) {
-			return s.status, problem{Error: err.Error()}
+			return s.status, p
 		}
+	}
+	if p.Damage != nil {
+		return code, p
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return http.StatusServiceUnavailable, problem{Error: "the server is shutting down"} // or nobody reads this
 	}
-	return http.StatusInternalServerError, problem{Error: bareText}
+	return code, problem{Error: bareText}
 }
 
 // refusal is status backwards: the error that an answer stands for. The ConflictError and the GoneError know of their
@@ -84,6 +131,9 @@ func status(err error) (int, problem) {
 func refusal(resp *http.Response, stream string) error {
 	var p problem
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if len(body) == 0 {
+		body = []byte(resp.Header.Get(problemHeader))
+	}
 	if json.Unmarshal(body, &p) != nil || p.Error == "" { // a page, of a proxy or of a server that is none of ours
 		p = problem{Error: fmt.Sprintf("%d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), errNotOurs.Message)}
 	}
@@ -97,7 +147,11 @@ func refusal(resp *http.Response, stream string) error {
 	case resp.StatusCode == http.StatusGone && err == nil:
 		return &streamlib.GoneError{Stream: stream, Tail: tail}
 	}
-	return &Error{Status: resp.StatusCode, Message: p.Error}
+	refused := &Error{resp.StatusCode, p.Error}
+	if c := p.corrupt(); c != nil {
+		return damagedError{refused, c}
+	}
+	return refused
 }
 
 // oneLine is a server's text in a form that does a terminal and a log no harm.
@@ -117,6 +171,9 @@ func passing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
 		return false
 	}
+	if _, damaged := errors.AsType[*streamlib.CorruptError](err); damaged {
+		return false
+	}
 	code, _ := status(err)
 	return code >= 500 && code != http.StatusInsufficientStorage
 }
@@ -130,7 +187,7 @@ func busy(err error) bool {
 // told is err with what was being done, unless the server has said all.
 func told(err error, doing, stream string) error {
 	switch e := err.(type) {
-	case nil, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError:
+	case nil, damagedError, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError:
 		return err
 	case *Error:
 		if e.Status != 0 {

@@ -3,7 +3,6 @@ package streamhttp
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -56,6 +55,7 @@ type Health struct {
 	Storage   string    `json:"storage"`
 	StartedAt time.Time `json:"startedAt"`
 	Args      []string  `json:"args,omitzero"`
+	Damaged   []string  `json:"damaged,omitempty"` // streams that are known to be; told like PID, and not to be set
 }
 
 // NewHandler returns the routes over m: Layer 5. Requests for a host that is not allowed, and writes from web pages of
@@ -216,6 +216,9 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Tail != "" {
 		setTail(w.Header(), p.Tail)
 	}
+	if r.Method == http.MethodHead {
+		setProblem(w.Header(), p)
+	}
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", challenge(r))
 	}
@@ -275,6 +278,10 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 	health := h.Health
 	if !h.local(r) {
 		health.PID, health.Dir, health.Args = 0, "", nil
+	} else {
+		for _, info := range h.streams.Damaged() {
+			health.Damaged = append(health.Damaged, info.Name)
+		}
 	}
 	answerJSON(w, http.StatusOK, health)
 	return nil
@@ -319,6 +326,9 @@ func (h *handler) stat(w http.ResponseWriter, r *http.Request, name string) erro
 		return err
 	}
 	setTail(w.Header(), info.Tail.String())
+	if info.Damage != nil {
+		setProblem(w.Header(), problemOf(info.Damage))
+	}
 	if info.Tail == 0 {
 		w.WriteHeader(http.StatusNotFound)
 		return nil
@@ -338,7 +348,7 @@ type detail struct {
 	Size       int64  `json:"size"`
 	CreatedAt  string `json:"createdAt,omitempty"`
 	UpdatedAt  string `json:"updatedAt,omitempty"`
-	Error      string `json:"error,omitempty"` // instead of all but the name
+	*problem          // what is wrong with it; where that cannot be told otherwise, instead of all but the name
 }
 
 // list answers with a page of streams, or with the live events of many.
@@ -369,6 +379,8 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
 	var page struct {
 		Streams any    `json:"streams"`
 		Next    string `json:"next,omitempty"`
+
+		Damaged []detail `json:"damaged,omitempty"` // of Streams, where these are names
 	}
 	if limit > 0 && len(names) > limit {
 		names = names[:limit]
@@ -381,6 +393,13 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
 		if page.Streams, err = h.details(r, names); err != nil {
 			return err
 		}
+	} else {
+		for _, info := range h.streams.Damaged() {
+			if _, ok := slices.BinarySearch(names, info.Name); ok {
+				p := problemOf(info.Damage)
+				page.Damaged = append(page.Damaged, detail{Name: info.Name, problem: &p})
+			}
+		}
 	}
 	answerJSON(w, http.StatusOK, page)
 	return nil
@@ -391,17 +410,32 @@ func (h *handler) details(r *http.Request, names []string) ([]detail, error) {
 	details := make([]detail, 0, len(names))
 	for _, name := range names {
 		info, err := h.streams.Stream(name).Stat(r.Context())
-		_, corrupt := errors.AsType[*streamlib.CorruptError](err)
+		d := detail{Name: name}
 		switch {
-		case corrupt:
-			h.Log.Error("stream in a list", "stream", name, "error", err)
-			details = append(details, detail{Name: name, Error: "the stream is corrupt, the server's log says where"})
+		case r.Context().Err() != nil:
+			return nil, r.Context().Err()
 		case err != nil:
-			return nil, err
-		case info.Tail > 0: // else it was deleted meanwhile
-			details = append(details, detail{name, info.Tail.String(), info.Size,
-				info.CreatedAt.UTC().Format(timeLayout), info.UpdatedAt.UTC().Format(timeLayout), ""})
+			h.Log.Error("stream in a list", "stream", name, "error", err)
+			_, p := status(err)
+			d.problem = &p
+		case info.Tail == 0 && info.Damage == nil: // it was deleted meanwhile
+			continue
+		default:
+			d = detail{name, info.Tail.String(), info.Size, timeText(info.CreatedAt), timeText(info.UpdatedAt), nil}
+			if info.Damage != nil {
+				p := problemOf(info.Damage)
+				d.problem = &p
+			}
 		}
+		details = append(details, d)
 	}
 	return details, nil
+}
+
+// timeText is "" for a time that is not known.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(timeLayout)
 }

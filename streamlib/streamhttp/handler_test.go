@@ -399,10 +399,10 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 		{"full", failing{append: fmt.Errorf("write: %w", streamlib.ErrFull)}, nil, "POST /streams/s", 507, `{"error":"append \"s\": write: storage is full"}`, ""},
 		{"unavailable", failing{append: streamlib.ErrUnavailable}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now"}`, ""},
 		{"open outcome", failing{append: os.ErrPermission}, nil, "POST /streams/s", 500, `{"error":"internal error, its cause is in the server's log"}`, "permission"},
-		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now: the stream is corrupt, the server's log says where"}`, "byte 7"},
-		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500, `{"error":"internal error, its cause is in the server's log"}`, "byte 7"},
-		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500, `{"error":"internal error, its cause is in the server's log"}`, "byte 7"},
-		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","size":0,"error":"the stream is corrupt, the server's log says where"}]}`, "byte 7"},
+		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now: s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, ""},
+		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500, `{"error":"read \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
+		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500, `{"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
+		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","size":0,"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}]}`, "byte 7"},
 		{"veto", failing{}, errors.New("no \"x\"\n"), "POST /streams/s", 400, `{"error":"no \"x\"\n","hookId":"guard"}`, ""},
 		{"veto for a batch", failing{}, errors.New("no"), "POST /streams/s", 400, `{"error":"no","hookId":"guard"}`, ""},
 	} {
@@ -593,9 +593,9 @@ func TestNotReady(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/readyz", nil))
 		is.Equal(w.Code, 503)
 		is.Equal(w.Header().Get("Retry-After"), "1")
-		want := "{\"error\":\"cannot take appends now: /var/secret is gone\"}\n"
+		want := "{\"error\":\"cannot be done now: /var/secret is gone\"}\n"
 		if access != nil {
-			want = "{\"error\":\"cannot take appends now\"}\n"
+			want = "{\"error\":\"cannot be done now\"}\n"
 		}
 		is.Equal(w.Body.String(), want)
 	}

@@ -2,6 +2,7 @@ package streamhttp
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -205,15 +206,27 @@ func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event
 			next = events[len(events)-1].Offset + 1
 			return yield(events, nil)
 		})
+		if err != nil && err != errStopped {
+			return r.why(ctx, err)
+		}
 		if err != nil || len(q.Types) > 0 || q.From == streamlib.Now { // of which it is not known that there is one
 			return err
 		}
 		// An older server promises nothing.
 		if promised, err := streamlib.ParseOffset(resp.Header.Get("Stream-Next-Offset")); err == nil && max(next, 0) < promised {
-			return fmt.Errorf("the answer ends before offset %d, and was to go up to %d: %w", max(next, 0), promised, io.ErrUnexpectedEOF)
+			return r.why(ctx, fmt.Errorf("the answer ends before offset %d, and was to go up to %d: %w", max(next, 0), promised, io.ErrUnexpectedEOF))
 		}
 		return nil
 	})
+}
+
+// why returns the damage that an answer broke off at, where the server tells of one, else err.
+func (r *Remote) why(ctx context.Context, err error) error {
+	info, _ := r.Stat(ctx)
+	if info.Damage == nil {
+		return err
+	}
+	return info.Damage
 }
 
 // readEvents yields the events of an answer of lines, those that came together in one batch.
@@ -273,6 +286,10 @@ func (r *Remote) Stat(ctx context.Context) (streamlib.Info, error) {
 		info.Size, _ = strconv.ParseInt(h.Get("Stream-Size"), 10, 64)
 		info.CreatedAt, _ = time.Parse(timeLayout, h.Get("Stream-Created-At"))
 		info.UpdatedAt, _ = time.Parse(timeLayout, h.Get("Stream-Updated-At"))
+		var p problem
+		if json.Unmarshal([]byte(h.Get(problemHeader)), &p) == nil {
+			info.Damage = p.corrupt()
+		}
 	}
 	return info, told(err, "stat", r.name)
 }

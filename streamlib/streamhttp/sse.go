@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,18 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 		for range events {
 		}
 		return cmp.Or(err, error(&streamlib.GoneError{Stream: name, After: from - 1, Tail: tail}))
+	}
+	if from < tail && h.damaged(name) { // who would connect again and again is refused where there is nothing to send
+		next, stop := iter.Pull2(events)
+		defer stop()
+		batch, err, _ := next()
+		if err != nil {
+			return err
+		}
+		events = func(yield func([]streamlib.Event, error) bool) {
+			for ok := true; ok && yield(batch, err); batch, err, ok = next() {
+			}
+		}
 	}
 	opening := []byte(retry)
 	if !p.fixed() || from >= tail { // else the first event is about to tell it, and until then the same request goes there again
@@ -127,6 +140,11 @@ func (p place) find(ctx context.Context, s streamlib.Stream) (from, tail streaml
 
 // untold is a tail that is not known.
 const untold = streamlib.Now
+
+// damaged tells whether the stream is known to be.
+func (h *handler) damaged(name string) bool {
+	return slices.ContainsFunc(h.streams.Damaged(), func(info streamlib.Info) bool { return info.Name == name })
+}
 
 // followAll subscribes to all streams with a prefix.
 func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
