@@ -880,3 +880,32 @@ func TestClockJumpsBack(t *testing.T) {
 		}
 	}
 }
+
+// What could not be read again is refused.
+func TestTooLarge(t *testing.T) {
+	is := is.New(t)
+	large := func(o, line int) streamlib.Event {
+		record, err := streamlib.NewRecord(streamlib.Offset(o), "a", json.RawMessage(`""`), testTime)
+		is.NoErr(err)
+		data := `"` + strings.Repeat("x", line-sealLen-len(record)) + `"`
+		record = bytes.Replace(record, []byte(`"data":""`), []byte(`"data":`+data), 1)
+		e, err := streamlib.ParseRecord(record)
+		is.NoErr(err)
+		return e
+	}
+	s, fs, err := files{}.open(Options{})
+	is.NoErr(err)
+	is.True(errors.Is(s.Append("a", []streamlib.Event{large(0, maxLine+1)}), streamlib.ErrTooLarge))
+	is.NoErr(s.Append("a", []streamlib.Event{large(0, maxLine)}))
+	var events []streamlib.Event
+	for o := range maxFrame/maxLine + 1 {
+		events = append(events, large(1+o, maxLine))
+	}
+	is.True(errors.Is(s.Append("a", events), streamlib.ErrTooLarge))
+	fs.restart(kill)
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	info, err := s.Stat("a")
+	is.NoErr(err)
+	is.Equal(int(info.Tail), 1)
+}

@@ -16,6 +16,117 @@ import (
 	"github.com/matryer/is"
 )
 
+// What is no file, where one should be, is named by each refusal, and mended by Repair.
+func TestNoFile(t *testing.T) {
+	for what, put := range map[string]func(path string) error{
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"fifo":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"loop":   func(path string) error { return os.Symlink(filepath.Base(path), path) },
+		"abroad": func(path string) error { return os.Symlink("/dev/null", path) },
+		"socket": func(path string) error { return syscall.Mknod(path, syscall.S_IFSOCK|0o600, 0) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			is := is.New(t)
+			names := func(err error, path string) bool { return err != nil && strings.Contains(err.Error(), path) }
+
+			dir := t.TempDir()
+			s := openFolder(t, dir, Options{})
+			is.NoErr(appendOne(s, "b", 0))
+			is.NoErr(put(filepath.Join(dir, path("a"))))
+			batch := []*request{
+				{kind: adds, name: "a", events: []streamlib.Event{newEvent("a", 0)}},
+				{kind: adds, name: "b", events: []streamlib.Event{newEvent("b", 1)}},
+			}
+			s.commit(batch)
+			is.True(errors.Is(batch[0].err, streamlib.ErrUnavailable) && names(batch[0].err, path("a")))
+			is.NoErr(batch[1].err)
+			_, err := s.Stat("a")
+			is.True(names(err, path("a")))
+			is.NoErr(s.Close())
+
+			at := filepath.Join(dir, journalPath(3))
+			is.NoErr(put(at))
+			_, err = Open(dir, Options{})
+			is.True(names(err, journalPath(3)))
+			sum, _ := Verify(dir, nil)
+			is.Equal(sum.Damage[0].File, journalPath(3))
+			is.NoErr(os.Remove(filepath.Join(dir, path("a"))))
+			sum, err = Verify(dir, nil)
+			is.NoErr(err)
+			is.Equal(sum.Events, int64(2)) // it goes on
+			var told []string
+			is.NoErr(Repair(dir, nil, false, func(s string) { told = append(told, s) }))
+			is.True(strings.Contains(strings.Join(told, "\n"), journalPath(3)))
+			s = openFolder(t, dir, Options{})
+			is.NoErr(expect(s, "b", 2))
+			is.NoErr(s.Close())
+
+			if what != "folder" {
+				there := filepath.Join(dir, "other")
+				is.NoErr(put(there))
+				_, err = Open(there, Options{})
+				is.True(names(err, there))
+				_, err = Verify(there, nil)
+				is.True(names(err, there))
+			}
+			for _, file := range []string{formatFile, journalDir, streamsDir} {
+				is.NoErr(os.RemoveAll(filepath.Join(dir, file)))
+				is.NoErr(put(filepath.Join(dir, file)))
+				_, err = Open(dir, Options{})
+				if _, e := Verify(dir, nil); what != "folder" || file == formatFile {
+					is.True(names(err, file))
+					is.True(names(e, file))
+				}
+				is.NoErr(os.RemoveAll(filepath.Join(dir, file)))
+				if file == formatFile {
+					is.NoErr(os.WriteFile(filepath.Join(dir, file), []byte(format), 0o600))
+				} else {
+					is.NoErr(os.Mkdir(filepath.Join(dir, file), 0o700))
+				}
+			}
+		})
+	}
+}
+
+// The folder above may be one that cannot be synced, as long as nothing was made in it.
+func TestFolderAboveCannotBeSynced(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), programEnv+"=below-proc")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) || strings.Contains(string(out), "cannot mount") {
+		t.Skip("nothing can be mounted: ", err, string(out))
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// belowProc uses /proc, which says EINVAL as a squashfs does.
+func belowProc([]string) error {
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("cannot mount: %w", err)
+	}
+	if err := syscall.Mount("tmpfs", "/proc/fs", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("cannot mount: %w", err)
+	}
+	s, err := Open("/proc/fs", Options{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(appendOne(s, "a", 0), s.Close())
+}
+
+// A link to another disk is not followed, and what to do instead is said.
+func TestStreamsOnAnotherDisk(t *testing.T) {
+	is := is.New(t)
+	dir, other := t.TempDir(), t.TempDir()
+	is.NoErr(os.Symlink(other, filepath.Join(dir, streamsDir)))
+	_, err := Open(dir, Options{})
+	is.True(err != nil && strings.Contains(err.Error(), filepath.Join(dir, streamsDir)+" is a link"))
+	is.True(strings.Contains(err.Error(), "mount"))
+}
+
 func TestReadOnlyFolder(t *testing.T) {
 	is := is.New(t)
 	if os.Getuid() != 0 {
@@ -147,6 +258,7 @@ func TestSyscalls(t *testing.T) {
 }
 
 func init() {
+	programs["below-proc"] = belowProc
 	programs["read-only"] = onReadOnlyFolder
 	programs["syscalls"] = func(args []string) error {
 		s, err := Open(args[0], Options{})

@@ -72,21 +72,35 @@ func (o *osFS) folder(name string) (*folder, error) {
 	if f := o.folders[name]; f != nil {
 		return f, nil
 	}
-	f, err := o.root.Open(name)
+	f, info, err := o.openFolder(name)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	var root *os.Root
-	if err == nil {
-		root, err = o.root.OpenRoot(name)
-	}
+	root, err := o.root.OpenRoot(name)
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	o.folders[name] = &folder{f, info, root}
 	return o.folders[name], nil
+}
+
+func (o *osFS) openFolder(name string) (*os.File, fs.FileInfo, error) {
+	f, err := o.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if info, e := o.root.Lstat(name); e == nil && info.Mode()&fs.ModeSymlink != 0 {
+			err = fmt.Errorf("%w: %s is a link, and may not lead out of the folder; where another disk is to have it, "+
+				"mount that disk there, or put the whole folder on it", err, filepath.Join(o.dir, name))
+		}
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("it is no folder")}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
 }
 
 func (o *osFS) open(path string, flag int) (file, error) {
@@ -143,7 +157,7 @@ func (o *osFS) remove(name string) error {
 }
 
 func (o *osFS) names(dir string) ([]string, error) {
-	f, err := o.root.Open(dir)
+	f, _, err := o.openFolder(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,9 @@ import (
 // notInNames are the bytes that no file's name has.
 const notInNames = "/\x00"
 
-func openLock(dir string) (*os.File, error) { return os.Open(dir) }
+func openLock(dir string) (*os.File, error) {
+	return os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+}
 
 func tryLock(f *os.File) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -151,7 +152,15 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 		}
 		j := &journal{number: number, path: journalDir + "/" + file}
 		if j.file, err = s.fs.open(j.path, os.O_RDWR); err != nil {
-			return journals, plan, err
+			if err = noFile(j.path, err); !lenient || !isCorrupt(err) {
+				return journals, plan, err
+			}
+			kept := j.path + ".no-file"
+			if e := s.fs.rename(j.path, kept); e != nil {
+				return journals, plan, errors.Join(err, e)
+			}
+			s.say(fmt.Sprintf("%v; it is %s now", err, kept))
+			continue
 		}
 		journals = append(journals, j)
 		err = j.frames(func(lines []byte, at int64) error {
@@ -174,6 +183,19 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 		}
 	}
 	return journals, plan, nil
+}
+
+// noFile is err of opening path as damage, where it is none of the disk's errors: something else is in the place of a file.
+func noFile(path string, err error) error {
+	if classify(err) != nil || errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return &streamlib.CorruptError{File: path, Reason: cause(err).Error()}
+}
+
+func isCorrupt(err error) bool {
+	_, ok := errors.AsType[*streamlib.CorruptError](err)
+	return ok
 }
 
 // open reads the journal's first record.

@@ -124,6 +124,8 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
+	_, err = os.Stat(dir)
+	made := errors.Is(err, fs.ErrNotExist)
 	above := []string{filepath.Dir(dir)}
 	for top := above[0]; top != filepath.Dir(top); top = filepath.Dir(top) {
 		if _, err := os.Stat(top); !errors.Is(err, fs.ErrNotExist) {
@@ -141,7 +143,11 @@ func makeDir(dir string) error {
 		} else if err != nil {
 			return err
 		}
-		if err := errors.Join(syncFolder(f), f.Close()); err != nil {
+		err = syncFolder(f)
+		if errors.Is(err, syscall.EINVAL) && !made {
+			err = nil // such as a squashfs, in which nothing is ever made
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
@@ -289,7 +295,11 @@ func (s *Store) Append(name string, events []streamlib.Event) error {
 	}
 	r := &request{kind: adds, name: name, events: events}
 	for _, e := range events {
-		r.size += len(e.Record()) + sealLen
+		line := len(e.Record()) + sealLen
+		if r.size += line; line > maxLine || r.size > maxFrame {
+			return fmt.Errorf("append %q: %w: a line has at most %d bytes, and what is appended at once %d",
+				name, streamlib.ErrTooLarge, maxLine, maxFrame)
+		}
 	}
 	s.commits.Do(r)
 	return r.err
