@@ -75,7 +75,7 @@ func TestReadmePrograms(t *testing.T) {
 		dir := t.TempDir()
 		is.NoErr(os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600))
 		is.NoErr(os.WriteFile(filepath.Join(dir, "go.mod"), fmt.Appendf(nil, "module example\n\ngo 1.26\n\n"+
-			"require github.com/iterate/durable-streams/streamlib v0.0.0\n\nreplace github.com/iterate/durable-streams/streamlib => %s\n", library), 0o600))
+			"require github.com/iterate/durable-streams/streamlib v0.0.0\n\nreplace github.com/iterate/durable-streams/streamlib => %q\n", library), 0o600))
 		c := exec.Command("go", "run", ".")
 		c.Dir, c.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
 		out, err := c.CombinedOutput()
