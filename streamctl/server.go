@@ -300,16 +300,25 @@ func serverStatus(ctx context.Context, c *call) error {
 		url = s.url()
 	}
 	if c.has("json") {
-		return c.printJSON(map[string]any{
+		status := map[string]any{
 			"running": true, "pid": s.PID, "url": url, "version": s.Version, "dir": s.Dir,
 			"storage": s.Storage, "startedAt": s.StartedAt, "args": s.Args,
-		})
+		}
+		if len(s.Damaged) > 0 {
+			status["damaged"] = s.Damaged
+		}
+		return c.printJSON(status)
+	}
+	var damaged [][2]string
+	if len(s.Damaged) > 0 {
+		damaged = [][2]string{{"damaged", strings.Join(s.Damaged, " ")}}
+		defer tell(c.stderr, hintError{errors.New("streams are damaged and take no appends"), c.repairHint(s.Damaged[0])})
 	}
 	uptime := [2]string{"uptime", time.Since(s.StartedAt).Round(time.Second).String()}
 	if f.dir == "" {
-		return c.table([][2]string{{"url", url}, {"version", s.Version}, {"storage", s.Storage}, uptime})
+		return c.table(append([][2]string{{"url", url}, {"version", s.Version}, {"storage", s.Storage}, uptime}, damaged...))
 	}
-	return c.table([][2]string{
+	return c.table(append([][2]string{
 		{"pid", strconv.Itoa(s.PID)},
 		{"url", url},
 		{"version", s.Version},
@@ -318,5 +327,5 @@ func serverStatus(ctx context.Context, c *call) error {
 		{"log", f.logOf(s.PID)},
 		uptime,
 		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
-	})
+	}, damaged...))
 }

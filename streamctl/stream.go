@@ -88,7 +88,10 @@ func (c *call) explain(name string, err error) error {
 	}
 	_, gone := errors.AsType[*streamlib.GoneError](err)
 	_, open := errors.AsType[openError](err)
+	_, damaged := errors.AsType[*streamlib.CorruptError](err)
 	switch {
+	case damaged:
+		return hintError{err, c.repairHint(name)}
 	case gone || errors.Is(err, streamlib.ErrDeleted):
 		return hintError{err, fmt.Sprintf("streamctl %s -n %s --offset -1, which begins again", c.name, name)}
 	case open && c.has("key"):
@@ -97,6 +100,19 @@ func (c *call) explain(name string, err error) error {
 		return hintError{err, fmt.Sprintf("streamctl stream get -n %s --last 1, which tells", name)}
 	}
 	return err
+}
+
+// repairHint is what to type where a stream is damaged.
+func (c *call) repairHint(name string) string {
+	dir := ".iterate"
+	if c.has("dir") {
+		dir = c.value("dir")
+	}
+	stop := "streamctl server stop --dir " + shellWord(dir)
+	if c.has("server") || !c.has("dir") && c.getenv("DURABLE_STREAMS_URL") != "" {
+		stop, dir = "with the server stopped", "DIR"
+	}
+	return fmt.Sprintf("%s, then streamd repair --dir %s %s; --salvage keeps what is whole behind the damage", stop, shellWord(dir), shellWord(name))
 }
 
 // nobodyThere says in fewer words that no connection could be made, where that is the error.
@@ -362,6 +378,9 @@ func streamList(ctx context.Context, c *call) error {
 			if err := show(info); err != nil {
 				return err
 			}
+			if err := page.Errors[info.Name]; err != nil {
+				fmt.Fprintf(c.stderr, "streamctl: %q: %v\n", info.Name, err)
+			}
 		}
 		if o.After = page.Next; o.After == "" {
 			return end()
@@ -389,9 +408,13 @@ func (c *call) listJSON() (lister, func() error) {
 	type stream struct {
 		Name string `json:"name"`
 		*details
+		Error string `json:"error,omitempty"`
 	}
 	return func(s streamlib.Info) error {
 		v := stream{Name: s.Name}
+		if s.Damage != nil {
+			v.Error = s.Damage.Error()
+		}
 		if c.has("details") {
 			v.details = &details{s.Tail.String(), s.Size, timeText(s.CreatedAt), timeText(s.UpdatedAt)}
 		}

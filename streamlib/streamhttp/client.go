@@ -87,12 +87,12 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 	}
 	page := Page{Next: answer.Next, Errors: map[string]error{}}
 	note := func(d detail) *streamlib.CorruptError {
-		if d.problem == nil || d.problem.Error == "" {
+		if d.Error == "" {
 			return nil
 		}
-		c := d.problem.corrupt()
+		c := d.corrupt()
 		if page.Errors[d.Name] = c; c == nil {
-			page.Errors[d.Name] = errors.New(oneLine(d.problem.Error))
+			page.Errors[d.Name] = errors.New(oneLine(d.Error))
 		}
 		return c
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -655,4 +656,76 @@ func (w *rewriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *rewriter) Write(b []byte) (int, error) {
 	_, err := io.WriteString(w.ResponseWriter, w.f(string(b)))
 	return len(b), err
+}
+
+// damagedStorage is a storage whose stream s is damaged behind its second event.
+type damagedStorage struct{ streamlib.Storage }
+
+var damage = &streamlib.CorruptError{File: "streams/s.json", Offset: 7, Reason: "checksum"}
+
+func (d damagedStorage) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+	return func(yield func([]streamlib.Event, error) bool) {
+		for batch, err := range d.Storage.Read(name, from, min(to, 2)) {
+			if !yield(batch, err) {
+				return
+			}
+		}
+		if to > 2 {
+			yield(nil, damage)
+		}
+	}
+}
+
+func (d damagedStorage) Stat(name string) (streamlib.Info, error) {
+	info, err := d.Storage.Stat(name)
+	info.Damage = damage
+	return info, err
+}
+
+func (d damagedStorage) Damaged() []streamlib.Info {
+	return []streamlib.Info{{Name: "s", Damage: damage}}
+}
+
+// A client is told of damage, with file and offset, wherever it meets it, and does not ask again and again.
+func TestDamageIsTold(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(damagedStorage{streamlib.NewMemory()}, streamlib.Plain, streamlib.Options{})
+	_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0", "1", "2", "3")})
+	is.NoErr(err)
+	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+	s := client.Stream("s")
+	told := func(err error) {
+		t.Helper()
+		c, ok := errors.AsType[*streamlib.CorruptError](err)
+		is.True(ok)
+		is.Equal(c, damage)
+	}
+	for _, from := range []streamlib.Offset{0, 1, 2, 3} {
+		n := 0
+		for batch, e := range s.Read(t.Context(), from, streamlib.MaxOffset) {
+			n, err = n+len(batch), e
+		}
+		told(err)
+		is.Equal(n, max(0, 2-int(from)))
+		n = 0
+		for batch, e := range s.Follow(t.Context(), streamhttp.Follow{From: from}) {
+			n, err = n+len(batch), e
+		}
+		told(err)
+		is.Equal(n, max(0, 2-int(from)))
+	}
+	info, err := s.Stat(t.Context())
+	is.NoErr(err)
+	is.Equal(info.Damage, damage)
+	for _, details := range []bool{false, true} {
+		page, err := client.List(t.Context(), streamhttp.ListOptions{Details: details})
+		is.NoErr(err)
+		is.Equal(page.Streams[0].Damage, damage)
+		told(page.Errors["s"])
+	}
+	health, err := client.Health(t.Context())
+	is.NoErr(err)
+	is.Equal(health.Damaged, []string{"s"})
+	// A browser, which connects again when a connection breaks, is refused where there is nothing to send.
+	is.Equal(ask(t, client, "GET /streams/s?offset=2", nil).status, 500)
 }

@@ -56,7 +56,7 @@ var statuses = []struct {
 
 // problem is the body of an answer that is an Error.
 type problem struct {
-	Error  string `json:"error"`
+	Error  string `json:"error,omitempty"`
 	HookID string `json:"hookId,omitempty"`
 	Tail   string `json:"tail,omitempty"`
 

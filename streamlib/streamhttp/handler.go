@@ -345,10 +345,10 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 type detail struct {
 	Name       string `json:"name"`
 	NextOffset string `json:"nextOffset,omitempty"`
-	Size       int64  `json:"size"`
+	Size       int64  `json:"size,omitempty"`
 	CreatedAt  string `json:"createdAt,omitempty"`
 	UpdatedAt  string `json:"updatedAt,omitempty"`
-	*problem          // what is wrong with it; where that cannot be told otherwise, instead of all but the name
+	problem           // what is wrong with it, where that cannot be told otherwise instead of all but the name
 }
 
 // list answers with a page of streams, or with the live events of many.
@@ -396,8 +396,7 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
 	} else {
 		for _, info := range h.streams.Damaged() {
 			if _, ok := slices.BinarySearch(names, info.Name); ok {
-				p := problemOf(info.Damage)
-				page.Damaged = append(page.Damaged, detail{Name: info.Name, problem: &p})
+				page.Damaged = append(page.Damaged, detail{Name: info.Name, problem: problemOf(info.Damage)})
 			}
 		}
 	}
@@ -416,15 +415,13 @@ func (h *handler) details(r *http.Request, names []string) ([]detail, error) {
 			return nil, r.Context().Err()
 		case err != nil:
 			h.Log.Error("stream in a list", "stream", name, "error", err)
-			_, p := status(err)
-			d.problem = &p
+			_, d.problem = status(err)
 		case info.Tail == 0 && info.Damage == nil: // it was deleted meanwhile
 			continue
 		default:
-			d = detail{name, info.Tail.String(), info.Size, timeText(info.CreatedAt), timeText(info.UpdatedAt), nil}
+			d = detail{name, info.Tail.String(), info.Size, timeText(info.CreatedAt), timeText(info.UpdatedAt), problem{}}
 			if info.Damage != nil {
-				p := problemOf(info.Damage)
-				d.problem = &p
+				d.problem = problemOf(info.Damage)
 			}
 		}
 		details = append(details, d)

@@ -402,7 +402,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now: s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, ""},
 		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500, `{"error":"read \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
 		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500, `{"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
-		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","size":0,"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}]}`, "byte 7"},
+		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}]}`, "byte 7"},
 		{"veto", failing{}, errors.New("no \"x\"\n"), "POST /streams/s", 400, `{"error":"no \"x\"\n","hookId":"guard"}`, ""},
 		{"veto for a batch", failing{}, errors.New("no"), "POST /streams/s", 400, `{"error":"no","hookId":"guard"}`, ""},
 	} {
