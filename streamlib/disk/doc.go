@@ -5,6 +5,7 @@
 //	DIR/format                           "durable-streams 1": a newer one is refused, untouched
 //	DIR/streams/NAME.json                the stream's events, one line each
 //	DIR/journal/0000000000000001.journal what may not be durable in its place yet
+//	DIR/damaged/NAME.json                what was found damaged in the stream, which takes no appends; made when it is needed
 //
 // The process that has the folder holds an flock(2) on DIR itself. Folders have mode 0700, files 0600. Nothing outside DIR
 // is ever opened: all access goes through an os.Root.
@@ -18,7 +19,7 @@
 //
 // Offsets are contiguous from 0. There is no index: the tail is in the last line, and an offset is found by a binary search over
 // bytes, so opening and seeking cost the same at ten events and at ten gigabytes. A line whose first member is not "offset" is
-// a control record; there is one, which marks a stream whose journal could not be replayed:
+// a control record; there is one, with which older versions marked a stream whose journal could not be replayed:
 //
 //	{"unreplayed":"streams/s.unreplayed-7","reason":"…","crc32c":"…"}
 //
@@ -27,8 +28,27 @@
 //
 //	NAME.torn-POSITION       what recovery cut off there: it was never acknowledged
 //	NAME.unreplayed-OFFSET   what the journal had from that offset on, where the file before it is damaged or gone
+//	NAME.deleted-0           the file, where a journal says that it was deleted, and does not know its events
 //	NAME.damaged-POSITION    the file as it was before Repair cut it there
+//	NAME.salvaged-OFFSET     the whole lines that stood behind that, from the event with that offset on
 //	NAME.json.converting     a conversion that did not finish; the next one begins again
+//
+// None of these copies is ever written again, renamed over or removed: where a name is taken, and by another copy than the one that is to be
+// made, a number follows it, as in s.damaged-129.2. A crash may leave a part of one.
+//
+// # Damage
+//
+// Damage that is met once, by a read, when a stream is opened, by Verify or at the start, is written down in DIR/damaged, in a line like
+//
+//	{"stream":"s","file":"streams/s.json","offset":133,"reason":"a line whose checksum is wrong","crc32c":"…"}
+//
+// and from then on the stream takes no appends, whatever that file says or has become, until Repair has cut the damage off, or found that there
+// is none any more, or the stream is deleted. Otherwise Repair would give up what was acknowledged behind it, and offsets would be given
+// twice. Where the line cannot be written, as on a full disk, that holds for this process, and who meets the damage again tries again. An error
+// of the disk while reading is no damage. What stands before the damage still reads.
+//
+// So is a file marked that somebody changed under the store: its size is looked at before each append, and whether it is still the file at its
+// path when streams/ has changed. What is not the store's is never written behind.
 //
 // # The journal
 //
@@ -44,7 +64,8 @@
 //
 //	{"journal":1,"previous":0,"frames":0,"sync":"always","boot":"","crc32c":"82c45a35"}
 //
-// A deletion is {"delete":"s","crc32c":"…"}. The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
+// A deletion is {"delete":"s","first":"…","crc32c":"…"}, where first is the CRC-32C of the first line that goes, or "none"; it may be missing.
+// The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
 // syncs need not write the file's own metadata, and there is room for a deletion when the disk is full; a frame as long as a step
 // extends it by itself. The folder testdata/1 pins all that, byte for byte.
 //
@@ -132,12 +153,17 @@
 //
 // Then for each stream that the journals name, from its last deletion on:
 //
-//	unlink(streams/s.json)              if there was a deletion
+//	unlink(streams/s.json)              if there was a deletion, and the file is of a life before it
 //	pwrite(streams/s.json, lines)       all of the journal's lines, behind the line before their first, which must be whole
 //	ftruncate, fdatasync                what then follows is kept as NAME.torn-…, but for whole lines that go on in order: they were
 //	                                    durable before, and the journal is an older copy
 //	fsync(streams)
 //	unlink(journal/N), fsync(journal)   each, the oldest first
+//
+// Nothing whole is written over. Where the file has other events in the place of the journal's lines, or goes on from an event of a later
+// time, the journal's are kept as NAME.unreplayed-…, and the file stays; where there was a deletion, and the file's events are neither of a life
+// that was deleted nor of the one after, it is renamed to NAME.deleted-0. The stream is then marked as damaged. So is one whose file cannot be
+// opened or read; the next start tries again to add what was kept of it.
 //
 // A crash in between leaves the journals, and doing it again is harmless.
 //
@@ -154,7 +180,8 @@
 // else writes to the folder. Cut off exactly at a line's end, a stream that no journal names looks like a shorter stream;
 // any other damage is seen.
 //
-// A stream whose file somebody removed takes no appends. Whether the file still has a name is asked when the ctime of streams/ is not the
-// one at which it was asked last, or is too young to tell. So the removal goes unseen of a file that has another name, as a hard link or
-// by being what a symbolic link in streams/ leads to, and where the ctime is made by another machine's clock that is behind.
+// A stream whose file somebody removed, or replaced, takes no appends. Whether the file is still the one at its path is asked when the ctime
+// of streams/ is not the one at which it was asked last, or is too young to tell. So it goes unseen of a file that a symbolic link in streams/
+// leads to, and where the ctime is made by another machine's clock that is behind. A file that is overwritten with as many bytes is not
+// noticed at the next append, but when it is read.
 package disk
