@@ -142,7 +142,8 @@ func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch
 // refused tells whether the server has said that it stored nothing, for a reason that stays.
 func refused(err error) bool {
 	_, conflict := errors.AsType[*streamlib.ConflictError](err)
-	return conflict || refusedData(err) || errors.Is(err, streamlib.ErrFull) || lasting(err)
+	_, damaged := errors.AsType[*streamlib.CorruptError](err)
+	return conflict || damaged || refusedData(err) || errors.Is(err, streamlib.ErrFull) || lasting(err)
 }
 
 // refusedData tells whether it said so because of an event.

@@ -302,6 +302,41 @@ func TestSubscriberConnectsAgainWhereThatMayHelp(t *testing.T) {
 	}
 }
 
+// TestDamageIsTold by every command that meets it, with its place and what to do, and none tries again.
+func TestDamageIsTold(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("seq 5 | streamctl stream append -n x > before")
+	p.ok("streamctl server stop; sed -i '3s/\"data\":3/\"data\":4/; 5s/\"data\":5/\"data\":6/' .iterate/streams/x.json")
+	p.start()
+	const told = `"x": streams/x.json is corrupt at byte `
+	before := p.ok("head -2 before")
+	for command, want := range map[string]result{
+		"get -n x":                   {before, told, 1},
+		"get -n x -o 2":              {"", told, 1},
+		"get -n x --type none":       {"", told, 1},
+		"subscribe -n x -o -1":       {before, told, 1},
+		"subscribe -n x -o 2":        {"", told, 1},
+		"wait -n x --type none":      {"", told, 1},
+		"wait -n x -o 2 --timeout 0": {"", told, 1},
+		"wait -n x":                  {p.ok("head -1 before"), "", 0},
+		"get -n x -l 2":              {before, "", 0},
+	} {
+		r := p.run("streamctl stream %s", command)
+		is.Equal(r.stdout, want.stdout)
+		is.Equal(r.code, want.code)
+		is.True(strings.Contains(r.stderr, want.stderr))
+	}
+	for _, command := range []string{"append -n x -m a", "append -n x -m a --key k", "append -n x < before"} {
+		r := p.run("streamctl stream %s", command)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "streams/x.json is corrupt at byte "))
+		is.True(!strings.Contains(r.stderr, "trying again"))
+	}
+}
+
 // TestBrokenReadTellsHowToGoOn: what was printed stands, and what comes behind it is named.
 func TestBrokenReadTellsHowToGoOn(t *testing.T) {
 	t.Parallel()

@@ -222,7 +222,10 @@ func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event
 
 // why returns the damage that an answer broke off at, where the server tells of one, else err.
 func (r *Remote) why(ctx context.Context, err error) error {
-	info, _ := r.Stat(ctx)
+	info, errStat := r.Stat(ctx)
+	if damage, ok := errors.AsType[*streamlib.CorruptError](errStat); ok {
+		return damage
+	}
 	if info.Damage == nil {
 		return err
 	}
