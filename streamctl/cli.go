@@ -55,6 +55,7 @@ var flagInfos = []flagInfo{
 	{"tokens", "", "FILE", "ask for a token of this file: see streamctl token create --help"},
 	{"insecure-no-tls", "", "", "allow a --host that other machines reach where a proxy encrypts"},
 	{"insecure-no-auth", "", "", "allow a --host that other machines reach without tokens"},
+	{"exit-on-failure", "", "", "end with status 1 when a sync of the disk has failed, for whoever starts it again"},
 	{"port-fallback", "", "", "where the port is taken, listen on a free one"},
 	{"conns", "", "N", "connections to append over (16)"},
 	{"streams", "", "N", "streams to append to (1)"},

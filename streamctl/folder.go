@@ -127,10 +127,11 @@ func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
 		given["port-fallback"] = []string{"true"}
 	}
 	conn, s, err := f.start(ctx, given)
+	_, hinted := errors.AsType[hintError](err)
 	switch {
 	case err == nil:
 		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s%s\n", s.PID, f.dir, s.url(), said)
-	case said != "" && !errors.Is(err, errTaken):
+	case said != "" && !hinted && !errors.Is(err, errTaken):
 		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + " with the flags that it should have"}
 	}
 	return conn, s, err

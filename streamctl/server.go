@@ -19,7 +19,8 @@ import (
 )
 
 // streamdFlags are the flags that are streamd's own.
-const streamdFlags = "port host storage factory sync max-event allow-host allow-origin tokens insecure-no-tls insecure-no-auth"
+const streamdFlags = "port host storage factory sync max-event allow-host allow-origin tokens insecure-no-tls " +
+	"insecure-no-auth exit-on-failure"
 
 // folder is that of --dir.
 func (c *call) folder() (folder, error) {

@@ -395,6 +395,19 @@ func TestStartedAgainAsItWas(t *testing.T) {
 	is.True(strings.Contains(p.ok("streamctl server status"), "storage  fs\n"))
 }
 
+// TestFlagsOfStreamd: with one that streamctl does not know no server could be started again or restarted.
+func TestFlagsOfStreamd(t *testing.T) {
+	is := is.New(t)
+	known := strings.Fields(streamdFlags + " dir port-fallback check version help")
+	for line := range strings.Lines(newPlace(t).ok("streamd --help")) {
+		if flag, ok := strings.CutPrefix(strings.TrimSpace(line), "--"); ok {
+			is.True(slices.Contains(known, strings.Fields(flag)[0]))
+			_, _, _, err := parseFlags([]string{"--" + strings.Fields(flag)[0], "1"})
+			is.True(err == nil || strings.Contains(flag, "check")) // which only streamctl gives
+		}
+	}
+}
+
 // TestPlantedFlags: what somebody else may have written is not obeyed.
 func TestPlantedFlags(t *testing.T) {
 	t.Parallel()
