@@ -55,9 +55,9 @@ func (s server) url() string { return fmt.Sprintf("http://127.0.0.1:%d", s.port)
 
 func (f folder) logFile() string { return filepath.Join(f.dir, "daemon.log") }
 
-// client returns a client of the folder's server, which is started where there is none; for one that only reads, where there
-// are streams: else it is errNoStreams. When that server ends, the client's later connections go to its successor, whatever its
-// port; none is started then.
+// client returns a client of the folder's server, which is started where there is none; for one that only reads,
+// where there are streams: else it is errNoStreams. When that server ends, the client's later connections go to its
+// successor, whatever its port; none is started then.
 func (f folder) client(ctx context.Context, reads bool) (*streamhttp.Client, error) {
 	conn, s, err := f.reach(ctx, reads)
 	if err != nil {
@@ -132,7 +132,7 @@ func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
 	case err == nil:
 		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s%s\n", s.PID, f.dir, s.url(), said)
 	case said != "" && !hinted && !errors.Is(err, errTaken):
-		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + " with the flags that it should have"}
+		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + withFlags}
 	}
 	return conn, s, err
 }
@@ -145,8 +145,8 @@ func bareUsage(err error) error {
 	return err
 }
 
-// kept returns the flags that streamd was started with last in this folder, none where there were none. The file may have been
-// planted: only flags of streamd's own are taken from it, and of the user's own file.
+// kept returns the flags that streamd was started with last in this folder, none where there were none. The file may
+// have been planted: only flags of streamd's own are taken from it, and of the user's own file.
 func (f folder) kept() (given map[string][]string, err error) {
 	path := filepath.Join(f.dir, "daemon.args")
 	b, info, err := readPlain(path)
@@ -173,7 +173,7 @@ func (f folder) kept() (given map[string][]string, err error) {
 	}
 	if err != nil {
 		return nil, hintError{fmt.Errorf("%s, which says how the server was started last: %w", path, err),
-			f.command("server start") + " with the flags that it should have"}
+			f.command("server start") + withFlags}
 	}
 	return given, nil
 }
@@ -217,28 +217,41 @@ func (f folder) command(words string) string {
 
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-const withURL = "the same with --server and the URL of its server"
+const (
+	withURL   = "the same with --server and the URL of its server"
+	withFlags = " with the flags that it should have"
+)
 
-// hung is the error for a folder whose lock somebody has, but not a server that answers. Lasting says that waiting does not help.
+// hung is the error for a folder whose lock somebody has, but not a server that answers. Lasting says that waiting
+// does not help.
 func (f folder) hung() (err error, lasting bool) {
 	pid, known := f.holder()
-	switch {
+	var what, try string
+	switch has := fmt.Sprintf("pid %d has %s", pid, f.dir); {
 	case !known:
-		return hintError{fmt.Errorf("a process has %s and does not answer", f.dir), f.command("server stop")}, false
+		what, try = "a process has "+f.dir+" and does not answer", f.command("server stop")
 	case pid == 0:
-		return hintError{fmt.Errorf("%s is in use by a process that cannot be seen from here: in another container, or on another machine", f.dir), withURL}, false
+		what = f.dir + " is in use by a process that cannot be seen from here: in another container, or on another machine"
+		try = withURL
 	case !isStreamd(pid):
-		return hintError{fmt.Errorf("pid %d has locked %s and is no streamd", pid, f.dir), fmt.Sprintf("ps -fp %d, which says what it is", pid)}, true
+		lasting = true
+		what = fmt.Sprintf("pid %d has locked %s and is no streamd", pid, f.dir)
+		try = fmt.Sprintf("ps -fp %d, which says what it is", pid)
 	case isStopped(pid):
-		return hintError{fmt.Errorf("pid %d has %s and does not answer, for it is stopped", pid, f.dir),
-			fmt.Sprintf("%s, or kill -CONT %d", f.command("server stop"), pid)}, true
+		lasting = true
+		what = has + " and does not answer, for it is stopped"
+		try = fmt.Sprintf("%s, or kill -CONT %d", f.command("server stop"), pid)
 	case len(ports(pid)) == 0:
-		return hintError{fmt.Errorf("pid %d has %s and does not listen yet: it reads what the last server left in the journal; its log is %s", pid, f.dir, f.logOf(pid)),
-			"the same again, when " + f.command("server status") + " says that it runs"}, false
+		what = has + " and does not listen yet: it reads what the last server left in the journal; its log is " + f.logOf(pid)
+		try = "the same again, when " + f.command("server status") + " says that it runs"
 	case !isNear(pid):
-		return hintError{fmt.Errorf("pid %d has %s in a network of its own, as a container has, where it listens on port %d", pid, f.dir, ports(pid)[0]), withURL}, true
+		lasting = true
+		what = fmt.Sprintf("%s in a network of its own, as a container has, and listens there on port %d", has, ports(pid)[0])
+		try = withURL
+	default:
+		what, try = has+" and does not answer; its log is "+f.logOf(pid), f.command("server stop")
 	}
-	return hintError{fmt.Errorf("pid %d has %s and does not answer; its log is %s", pid, f.dir, f.logOf(pid)), f.command("server stop")}, false
+	return hintError{errors.New(what), try}, lasting
 }
 
 // foreign is the error for a folder that has what this user may not read.
@@ -248,11 +261,12 @@ func (f folder) foreign(err error) error {
 
 // moved is the error for a folder that was moved while s serves it.
 func (f folder) moved(s server) error {
-	return hintError{fmt.Errorf("%s was moved while pid %d serves it as %s", f.dir, s.PID, s.Dir), f.command("server restart")}
+	err := fmt.Errorf("%s was moved while pid %d serves it as %s", f.dir, s.PID, s.Dir)
+	return hintError{err, f.command("server restart")}
 }
 
-// find returns a connection to the folder's server where that runs, and what it said about itself on this connection. Where
-// daemon.port does not lead there, the lock does on systems that tell who has it.
+// find returns a connection to the folder's server where that runs, and what it said about itself on this connection.
+// Where daemon.port does not lead there, the lock does on systems that tell who has it.
 func (f folder) find(ctx context.Context) (net.Conn, server, error) {
 	b, _, err := readPlain(filepath.Join(f.dir, "daemon.port"))
 	if err == nil {
@@ -277,8 +291,8 @@ func (f folder) find(ctx context.Context) (net.Conn, server, error) {
 	return nil, server{}, err
 }
 
-// prove connects to a port of this machine and asks the server there which folder it has. A holder, where not 0, is known to have this
-// one and to listen on the port: its answer need not be the same path and pid as here.
+// prove connects to a port of this machine and asks the server there which folder it has. A holder, where not 0, is
+// known to have this one and to listen on the port: its answer need not be the same path and pid as here.
 func (f folder) prove(ctx context.Context, port, holder int) (net.Conn, server, error) {
 	s := server{port: port}
 	ctx, cancel := context.WithTimeout(ctx, proofTime)
@@ -336,8 +350,8 @@ func (f folder) ask(conn net.Conn, s *server) error {
 	return nil
 }
 
-// start starts streamd with flags, detached, and returns when it listens. The error is errTaken where another server has the
-// folder.
+// start starts streamd with flags, detached, and returns when it listens. The error is errTaken where another server
+// has the folder.
 func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn, server, error) {
 	path, err := streamd()
 	if err != nil {
@@ -407,7 +421,8 @@ func (f folder) openLog() (*os.File, error) {
 		if err == nil {
 			log.Close()
 		}
-		return nil, hintError{fmt.Errorf("%s is a link, or no file: nothing is written to it", path), "rm " + shellWord(path)}
+		err := fmt.Errorf("%s is a link, or no file: nothing is written to it", path)
+		return nil, hintError{err, "rm " + shellWord(path)}
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -18,15 +18,17 @@
 // # The server
 //
 // Commands go to the server of --server, or of the folder --dir; without these to the server of the environment's
-// DURABLE_STREAMS_URL, else to that of the folder .iterate in the working directory. Where a folder has none, streamd is started for
-// it, detached, from beside this program or from PATH; it logs to daemon.log in the folder and lives until "streamctl server
-// stop". It takes port 3000, or a free one where that is taken. A server that was given flags gets them again, which is said: they
-// are kept in daemon.args in the folder, over a clean end too, until "streamctl server start" is given others or none. No server is started where a URL was given, nor to get, list or
-// delete where the folder has no streams.
+// DURABLE_STREAMS_URL, else to that of the folder .iterate in the working directory. Where a folder has none, streamd
+// is started for it, detached, from beside this program or from PATH; it logs to daemon.log in the folder and lives
+// until "streamctl server stop". It takes port 3000, or a free one where that is taken. A server that was given flags
+// gets them again, which is said: they are kept in daemon.args in the folder, over a clean end too, until "streamctl
+// server start" is given others or none. No server is started where a URL was given, nor to get, list or delete where
+// the folder has no streams.
 //
 // A folder's server proves that it is one: the files daemon.pid and daemon.port are only where to ask, and each
-// connection is used only after the server behind it has said, on that connection, that the folder is its own. Where they do not lead
-// to it, Linux says who has the folder's lock and where that process listens. Only a process that holds the lock is ever signalled.
+// connection is used only after the server behind it has said, on that connection, that the folder is its own. Where
+// they do not lead to it, Linux says who has the folder's lock and where that process listens. Only a process that
+// holds the lock is ever signalled.
 //
 // What is in the file of --token-file, else in DURABLE_STREAMS_TOKEN, is sent to servers as a bearer token. It is no flag, for flags
 // are seen by everybody on the machine.

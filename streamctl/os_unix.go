@@ -23,8 +23,8 @@ func become(path string, args []string) error {
 	return syscall.Exec(path, append([]string{"streamd"}, args...), environment())
 }
 
-// keepToOurselves keeps from a server what is the caller's: the descriptors from 3 up, such as a lock or a pipe whose end somebody waits
-// for, and a mask that would take its own files from it.
+// keepToOurselves keeps from a server what is the caller's: the descriptors from 3 up, such as a lock or a pipe whose
+// end somebody waits for, and a mask that would take its own files from it.
 func keepToOurselves() {
 	syscall.Umask(0o077)
 	last := 1 << 10

@@ -13,8 +13,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// Who has a folder's lock, Linux tells: the server is found, or what is the matter with it is said, whatever became of the files
-// that name it.
+// Who has a folder's lock, Linux tells: the server is found, or what is the matter with it is said, whatever became
+// of the files that name it.
 
 // asRoot skips the test where it cannot mount or be somebody else.
 func asRoot(t *testing.T) {
@@ -105,7 +105,8 @@ func TestMovedFolder(t *testing.T) {
 	for _, command := range []string{"append -n x -m lost", "get -n x", "list"} {
 		r := p.run("streamctl stream %s --dir b/d", command)
 		is.Equal(r.code, 1)
-		is.Equal(p.normal(r.stderr), "streamctl: DIR/b/d was moved while pid PID serves it as DIR/a/d\nTry: streamctl server restart --dir 'DIR/b/d'\n")
+		is.Equal(p.normal(r.stderr), "streamctl: DIR/b/d was moved while pid PID serves it as DIR/a/d\n"+
+			"Try: streamctl server restart --dir 'DIR/b/d'\n")
 	}
 	r := p.run("streamctl server status --dir b/d")
 	is.Equal(r.code, 0)
@@ -184,7 +185,8 @@ func TestFolderOfAnotherUser(t *testing.T) {
 	if out, err := p.command("setpriv --reuid=65534 --regid=65534 --clear-groups true").CombinedOutput(); err != nil {
 		t.Skipf("nobody else can be here: %s", out)
 	}
-	for _, command := range []string{"stream append -n x -m a", "stream get -n x", "stream list", "server status", "server stop", "server start --port 0"} {
+	for _, command := range []string{"stream append -n x -m a", "stream get -n x", "stream list",
+		"server status", "server stop", "server start --port 0"} {
 		r := p.run("setpriv --reuid=65534 --regid=65534 --clear-groups %s/streamctl %s", open.dir, command)
 		is.Equal(r.code, 1)
 		is.True(strings.Contains(r.stderr, "belongs to another user") && strings.Contains(r.stderr, "Try: the same with --server "))
@@ -213,9 +215,10 @@ func TestNothingIsInherited(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	p := newPlace(t)
-	p.ok("DURABLE_STREAMS_TOKEN=secret; export DURABLE_STREAMS_TOKEN; exec 8> lock 9> lock; umask 777; streamctl server start --port 0 --dir start")
-	p.run("exec 8> lock 9> lock; umask 777; streamctl stream append -n x -m a --dir append")
-	c := p.command("exec 8> lock 9> lock; exec streamctl server run --port 0 --dir run")
+	const open = "exec 8> lock 9> lock; umask 777; export DURABLE_STREAMS_TOKEN=secret; "
+	p.ok(open + "streamctl server start --port 0 --dir start")
+	p.run(open + "streamctl stream append -n x -m a --dir append")
+	c := p.command(open + "exec streamctl server run --port 0 --dir run")
 	out, err := c.StdoutPipe()
 	is.NoErr(err)
 	is.NoErr(c.Start())

@@ -35,8 +35,8 @@ func (c *call) folder() (folder, error) {
 	return folder{dir, c.stderr}, err
 }
 
-// served returns the folder whose server is meant: where that was named by its URL, the one that it says. Where that is none of this
-// machine's, dir is "" and health all that is known.
+// served returns the folder whose server is meant: where that was named by its URL, the one that it says. Where that
+// is none of this machine's, dir is "" and health all that is known.
 func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, url string, err error) {
 	url, f, err = c.target()
 	if err != nil || url == "" {
@@ -103,7 +103,8 @@ func serverRun(ctx context.Context, c *call) error {
 var errRunning = errors.New("already running")
 
 func running(f folder, s server) error {
-	return hintError{fmt.Errorf("%w: pid %d serves %s at %s", errRunning, s.PID, f.dir, s.url()), f.command("server restart")}
+	err := fmt.Errorf("%w: pid %d serves %s at %s", errRunning, s.PID, f.dir, s.url())
+	return hintError{err, f.command("server restart")}
 }
 
 func serverStart(ctx context.Context, c *call) error {
@@ -190,8 +191,9 @@ func serverStop(ctx context.Context, c *call) error {
 	return nil
 }
 
-// serverRestart starts the server again with the flags it had, except for those given now. One that had no port of its own
-// choice tries to get the same again, for those who know its URL. Where it does not start, it is started again as it was.
+// serverRestart starts the server again with the flags it had, except for those given now. One that had no port of
+// its own choice tries to get the same again, for those who know its URL. Where it does not start, it is started
+// again as it was.
 func serverRestart(ctx context.Context, c *call) error {
 	f, err := c.local(ctx)
 	if err != nil {
@@ -255,7 +257,8 @@ func (f folder) check(ctx context.Context, given map[string][]string) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, path, append([]string{"--check", "--dir=" + f.dir}, streamdArgs(given)...)...).CombinedOutput()
+	args := append([]string{"--check", "--dir=" + f.dir}, streamdArgs(given)...)
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err == nil {
 		return nil
 	}

@@ -177,7 +177,8 @@ func TestServerFlagIsObeyed(t *testing.T) {
 	is.Equal(elsewhere.ok("ls -A"), "") // no folder was made and no server started
 }
 
-// TestFlagsBeatTheEnvironment, for every command that goes to a server: --dir is that folder's, whatever DURABLE_STREAMS_URL says.
+// TestFlagsBeatTheEnvironment, for every command that goes to a server: --dir is that folder's, whatever
+// DURABLE_STREAMS_URL says.
 func TestFlagsBeatTheEnvironment(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -211,7 +212,8 @@ func TestFlagsBeatTheEnvironment(t *testing.T) {
 	is.Equal(p.run("streamctl server status --dir one").code, 3)
 }
 
-// TestServerElsewhere: of another machine's server, which does not say what is that machine's, status tells what there is.
+// TestServerElsewhere: of another machine's server, which does not say what is that machine's, status tells what
+// there is.
 func TestServerElsewhere(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -368,13 +370,15 @@ func TestAutostartWithoutStreamd(t *testing.T) {
 	is.True(regexp.MustCompile(`streamd is neither beside \S+/alone nor on PATH\nTry: `).MatchString(r.stderr))
 }
 
-// TestStartedAgainAsItWas: a server that starts by itself has the flags of the one before, or streams take what they must not.
+// TestStartedAgainAsItWas: a server that starts by itself has the flags of the one before, or streams take what they
+// must not.
 func TestStartedAgainAsItWas(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	p := newPlace(t)
 	p.ok("streamctl server start --port 0 --factory validated")
-	for _, end := range []string{"kill -9 $(cat .iterate/daemon.pid); while streamctl server status; do :; done > /dev/null", "streamctl server stop"} {
+	const crash = "kill -9 $(cat .iterate/daemon.pid); while streamctl server status; do :; done > /dev/null"
+	for _, end := range []string{crash, "streamctl server stop"} {
 		p.run("%s", end)
 		r := p.run("streamctl stream append -n x -m forbidden")
 		is.Equal(r.code, 1)
@@ -446,7 +450,8 @@ func TestPlantedLog(t *testing.T) {
 		p.ok("%s .iterate/daemon.log", plant)
 		r := p.run("streamctl server start --port 0")
 		is.Equal(r.code, 1)
-		is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate/daemon.log is a link, or no file: nothing is written to it\nTry: rm 'DIR/.iterate/daemon.log'\n")
+		is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate/daemon.log is a link, or no file: nothing is written to it\n"+
+			"Try: rm 'DIR/.iterate/daemon.log'\n")
 		p.ok("rm -r .iterate/daemon.log")
 	}
 	is.Equal(p.ok("cat victim; ls"), "precious\nvictim\n")
@@ -481,7 +486,8 @@ func TestKilledServerHasEnded(t *testing.T) {
 	p := newPlace(t)
 	for range 5 {
 		p.start()
-		r := p.run("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; streamctl server stop --timeout 0s && ! grep State /proc/$pid/status 2> /dev/null | grep -v Z")
+		r := p.run("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; streamctl server stop --timeout 0s && " +
+			"! grep State /proc/$pid/status 2> /dev/null | grep -v Z")
 		is.True(strings.Contains(r.stderr, "was killed"))
 		is.Equal(r.code, 0)
 	}

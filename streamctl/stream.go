@@ -38,8 +38,8 @@ func (c *call) connect(ctx context.Context) (*streamhttp.Client, error) {
 	return client, err
 }
 
-// target returns the URL of the server that is meant, or where that is "" the folder whose server it is. A flag beats the
-// environment.
+// target returns the URL of the server that is meant, or where that is "" the folder whose server it is. A flag beats
+// the environment.
 func (c *call) target() (server string, f folder, err error) {
 	given := c.getenv("DURABLE_STREAMS_URL")
 	switch {

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// The files in the folder that say where its server is, and how it was started. The folder may be somebody else's, so no link that
-// stands there is followed, and what is no file is not opened.
+// The files in the folder that say where its server is, and how it was started. The folder may be somebody else's, so
+// no link that stands there is followed, and what is no file is not opened.
 const (
 	pidFile    = "daemon.pid"
 	portFile   = "daemon.port"

@@ -14,8 +14,8 @@ const (
 	keptLog = 1 << 20 // what stays of it
 )
 
-// boundedLog is the folder's daemon.log, to which this process's stderr goes. Where it has grown too large it keeps its end. It is
-// cut in place, so that the runtime's own words, which go by, find their place in it as well.
+// boundedLog is the folder's daemon.log, to which this process's stderr goes. Where it has grown too large it keeps
+// its end. It is cut in place, so that the runtime's own words, which go by, find their place in it as well.
 type boundedLog struct {
 	stderr *os.File
 	path   string

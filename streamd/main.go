@@ -28,9 +28,10 @@
 // Once it listens it prints its URL on stdout, and nothing else; the log goes to stderr. Whatever the host, it listens on
 // 127.0.0.1 too, where streamctl looks for it.
 //
-// A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and daemon.port in the
-// folder are there while the server listens; they are hints, which a crash leaves behind, and GET /healthz is the proof. The file
-// daemon.args has the flags that were given, --dir excepted, for streamctl to start the server with them again when it has to.
+// A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and
+// daemon.port in the folder are there while the server listens; they are hints, which a crash leaves behind, and GET
+// /healthz is the proof. The file daemon.args has the flags that were given, --dir excepted, for streamctl to start
+// the server with them again when it has to.
 //
 // With --tokens every request but GET /healthz and /readyz needs a token, those from this machine too; package streamhttp/tokens has the form of
 // the file. It is read again when it changes, and on SIGHUP. The folder then has two files more: session.key signs the cookies of
@@ -77,7 +78,8 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// signalled returns a context that the first signal to end cancels. The second, unless it is SIGHUP, ends the process at once.
+// signalled returns a context that the first signal to end cancels. The second, unless it is SIGHUP, ends the process
+// at once.
 func signalled() context.Context {
 	ctx, end := context.WithCancelCause(context.Background())
 	signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)

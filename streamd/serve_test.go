@@ -191,7 +191,8 @@ func TestEndLeavesOthersFiles(t *testing.T) {
 	readFile(t, dir, portFile)
 }
 
-// TestPlantedLinks: in a folder that somebody else has prepared nothing is written through a link, and no pipe is waited for.
+// TestPlantedLinks: in a folder that somebody else has prepared nothing is written through a link, and no pipe is
+// waited for.
 func TestPlantedLinks(t *testing.T) {
 	for kind, plant := range map[string]func(victim, path string) error{
 		"symbolic": os.Symlink,
@@ -268,8 +269,8 @@ func TestLogIsBounded(t *testing.T) {
 	}
 }
 
-// TestSignals: the first ends it cleanly, finishing what has begun; the second at once, unless it says once more that the terminal
-// has gone.
+// TestSignals: the first ends it cleanly, finishing what has begun; the second at once, unless it says once more that
+// the terminal has gone.
 func TestSignals(t *testing.T) {
 	is := is.New(t)
 	for _, test := range []struct {

@@ -9,8 +9,8 @@ import (
 )
 
 // NewServer returns a server for a handler of this package, with the limits that a server on an open port needs. When
-// ctx is done its subscriptions and whatever else waits for events end, for http.Server.Shutdown would wait for them for ever; other
-// requests that have begun go on. Log takes what net/http has to say; nil discards.
+// ctx is done its subscriptions and whatever else waits for events end, for http.Server.Shutdown would wait for them
+// for ever; other requests that have begun go on. Log takes what net/http has to say; nil discards.
 func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

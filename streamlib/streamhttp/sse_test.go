@@ -498,7 +498,8 @@ func TestShutdownEndsSubscriptionsAtOnce(t *testing.T) {
 	})
 }
 
-// TestEndOfAServer: what waits for events ends, a long poll with the answer that there are none; what has begun is finished.
+// TestEndOfAServer: what waits for events ends, a long poll with the answer that there are none; what has begun is
+// finished.
 func TestEndOfAServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
