@@ -488,6 +488,7 @@ func (h *history) start(last bool) error {
 			if h.fs.handles > 0 {
 				return fmt.Errorf("open failed (%v), and %d files are open", err, h.fs.handles)
 			}
+			h.restart() // who cannot open it ends
 			continue
 		}
 		if err != nil {

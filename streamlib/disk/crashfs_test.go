@@ -82,7 +82,8 @@ type inode struct {
 	entries map[string]*inode
 	durable map[string]*inode
 	moves   []move
-	changes int64 // counts the moves
+	lost    []move // that a sync said it could not make durable
+	changes int64  // counts the moves
 	links   int
 }
 
@@ -231,6 +232,9 @@ func (c *crashFS) restart(k crash) {
 	c.epoch++
 	c.down, c.lost, c.handles, c.noted = false, false, 0, map[string]*inode{}
 	seen := map[*inode]bool{}
+	for _, n := range append(slices.Collect(maps.Values(c.root.entries)), c.root) {
+		n.moves, n.lost = append(n.lost, n.moves...), nil
+	}
 	switch k {
 	case cold:
 		c.walk(func(_ string, n *inode) {
@@ -530,8 +534,11 @@ func (c *crashFS) syncDir(path string) error {
 	if dir == nil || !dir.folder {
 		return pathError("syncDir", path, errors.Join(err, fs.ErrNotExist))
 	}
-	if e == wholly {
+	switch {
+	case e == wholly:
 		dir.settle()
+	case err != nil && !errors.Is(err, errDown):
+		dir.lose(c.rng, e)
 	}
 	if err != nil {
 		return pathError("syncDir", path, err)
@@ -542,7 +549,10 @@ func (c *crashFS) syncDir(path string) error {
 // settle makes what is written to the file, or the folder's entries, durable.
 func (n *inode) settle() {
 	if n.folder {
-		n.durable, n.moves = maps.Clone(n.entries), nil
+		for _, m := range n.moves {
+			m.apply(n.durable)
+		}
+		n.moves = nil
 		return
 	}
 	for _, ch := range n.since {
@@ -707,8 +717,17 @@ func (f *crashFile) close() error {
 	return err
 }
 
-// lose leaves of what was not synced what reached the disk, and all of it clean.
+// lose leaves of what was not synced what reached the disk, and all of it clean: the next sync makes none of the rest durable. Of names
+// the next start's does, for they are the file system's own, which fails for good where it cannot write them.
 func (n *inode) lose(rng *rand.Rand, reached effect) {
+	for _, m := range n.moves {
+		if reached == wholly || reached == partly && rng.IntN(2) == 0 {
+			m.apply(n.durable)
+		} else {
+			n.lost = append(n.lost, m)
+		}
+	}
+	n.moves = nil
 	for _, ch := range n.since {
 		n.disk.land(rng, ch, int(reached))
 	}

@@ -171,7 +171,9 @@
 //
 // Then nobody knows what the disk has, and asking again would get a yes that means nothing (Rebello et al., "Can Applications Recover
 // from fsync Failures?", USENIX ATC 2020). The append that saw it has an open outcome, no append is accepted any more, and the next start
-// writes again what the journal has, from its first to its last line, and syncs that.
+// writes again what the journal has, from its first to its last line, and syncs that. It is so for folders, too, whatever they were
+// synced for; but the next start cannot write a name again, and syncs the folder: names are the file system's own, and one that
+// cannot write these ends itself.
 //
 // # What this rests on
 //

@@ -232,7 +232,11 @@ func (s *Store) checkFormat() error {
 
 // makeFolder writes the format last, so that where it is everything is.
 func (s *Store) makeFolder() error {
-	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir), s.fs.syncDir(".")); err != nil {
+	syncNames := func() error { return s.sync(".", func() error { return s.fs.syncDir(".") }) }
+	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)); err != nil {
+		return err
+	}
+	if err := syncNames(); err != nil {
 		return err
 	}
 	made := formatFile + ".new"
@@ -247,7 +251,7 @@ func (s *Store) makeFolder() error {
 	if err := s.fs.rename(made, formatFile); err != nil {
 		return err
 	}
-	return s.fs.syncDir(".")
+	return syncNames()
 }
 
 // classify returns the sentinel for what the operating system said, nil where there is none.
