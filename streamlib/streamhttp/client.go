@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,7 +21,7 @@ import (
 )
 
 // A Client speaks to a server that serves NewHandler's routes. With a URL its zero value is ready to use, from many
-// goroutines at once.
+// goroutines at once. It follows redirects within the server's origin alone, and only those that keep the method.
 type Client struct {
 	URL   string       // of the server, such as http://127.0.0.1:3000
 	HTTP  *http.Client // nil is one of this package's own; its Timeout must be 0
@@ -179,7 +180,9 @@ func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 	if c.Token != "" {
 		req.Header["Authorization"] = []string{"Bearer " + c.Token}
 	}
-	resp, err := cmp.Or(c.HTTP, ownHTTP).Do(req)
+	client := *cmp.Or(c.HTTP, ownHTTP)
+	client.CheckRedirect = redirect
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +191,24 @@ func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 		return nil, refusal(resp, q.stream)
 	}
 	return resp, nil
+}
+
+// redirect follows a redirect that keeps the method and the origin: no other server gets what is meant for this one, such as a token,
+// and no append becomes a read.
+func redirect(to *http.Request, via []*http.Request) error {
+	switch from := via[0]; {
+	case to.Method != from.Method || origin(to.URL) != origin(from.URL):
+		return http.ErrUseLastResponse // see refusal
+	case len(via) == 10:
+		return errors.New("it redirects again and again")
+	}
+	return nil
+}
+
+// origin is the scheme, host and port of u.
+func origin(u *url.URL) string {
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
 // is tells whether the answer has the media type.

@@ -1,12 +1,14 @@
 package streamhttp_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -227,6 +229,86 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestRedirectsAreFollowedWithinTheOrigin(t *testing.T) {
+	is := is.New(t)
+	var stolen atomic.Int64
+	thief := serveHandler(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }))
+	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	h := streamhttp.NewHandler(m, streamhttp.Config{})
+	to, code := "", 0
+	client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path, ok := strings.CutPrefix(r.URL.Path, "/moved"); ok {
+			http.Redirect(w, r, to+path+"?"+r.URL.RawQuery, code)
+			return
+		}
+		is.Equal(r.Header.Get("Authorization"), "Bearer secret")
+		h.ServeHTTP(w, r)
+	}))
+	home := client.URL
+	client.URL, client.Token = home+"/moved", "secret"
+	s := client.Stream("s")
+	ask := map[string]func() error{
+		"append": func() error {
+			_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
+			return err
+		},
+		"stat": func() error { _, err := s.Stat(t.Context()); return err },
+		"read": func() (last error) {
+			for _, err := range s.Read(t.Context(), 0, 1) {
+				last = err
+			}
+			return last
+		},
+		"subscribe": func() error {
+			for _, err := range s.Subscribe(t.Context(), 0) {
+				return err
+			}
+			return nil
+		},
+		"subscribe to all": func() error {
+			for _, err := range client.Subscribe(t.Context(), "") {
+				return err
+			}
+			return nil
+		},
+		"list":   func() error { _, err := client.List(t.Context(), streamhttp.ListOptions{}); return err },
+		"health": func() error { _, err := client.Health(t.Context()); return err },
+		"delete": func() error { return s.Delete(t.Context()) },
+	}
+	add(t, m.Stream("s"), "0")
+	for _, test := range []struct {
+		to      string
+		code    int
+		refused string // the requests that are
+	}{
+		{"", 307, ""},
+		{"", 308, ""},
+		{home, 307, ""},
+		{"", 301, "append delete"}, // which would make a GET of it
+		{"", 303, "append delete"},
+		{thief.URL, 301, "append delete health list read stat subscribe subscribe to all"},
+		{thief.URL, 307, "append delete health list read stat subscribe subscribe to all"}, // another port
+		{strings.Replace(home, "127.0.0.1", "localhost", 1), 308, "append delete health list read stat subscribe subscribe to all"},
+		{strings.Replace(home, "http:", "https:", 1), 307, "append delete health list read stat subscribe subscribe to all"},
+	} {
+		to, code = test.to, test.code
+		var refused []string
+		for _, name := range slices.Sorted(maps.Keys(ask)) {
+			if err := ask[name](); err != nil {
+				refused = append(refused, name)
+				is.True(strings.Contains(err.Error(), "the server redirects to "+cmp.Or(test.to, home)+"/"))
+			}
+			if name == "delete" {
+				add(t, m.Stream("s"), "0")
+			}
+		}
+		is.Equal(strings.Join(refused, " "), test.refused)
+	}
+	is.Equal(stolen.Load(), int64(0))
+	to, code = "/moved", 307 // without end
+	is.True(strings.Contains(ask["list"]().Error(), "again and again"))
 }
 
 // TestAnswersThatAreCutAreErrors: behind a proxy that speaks HTTP/1.0 an answer may end early and look whole.

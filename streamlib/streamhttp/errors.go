@@ -137,6 +137,10 @@ func refusal(resp *http.Response, stream string) error {
 	if json.Unmarshal(body, &p) != nil || p.Error == "" { // a page, of a proxy or of a server that is none of ours
 		p = problem{Error: fmt.Sprintf("%d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), errNotOurs.Message)}
 	}
+	if to, err := resp.Location(); err == nil && resp.StatusCode/100 == 3 {
+		p = problem{Error: fmt.Sprintf("the server redirects to %s, and only a redirect that keeps the method and the origin is followed; "+
+			"if that is the server that is meant, give its URL", to.Redacted())}
+	}
 	p.Error = oneLine(p.Error)
 	tail, err := streamlib.ParseOffset(p.Tail)
 	switch {
