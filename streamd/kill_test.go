@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -192,6 +193,32 @@ func TestFailedSync(t *testing.T) {
 			is.NoErr(server.end(syscall.SIGTERM))
 		})
 	}
+}
+
+// TestKilledServerResetsWhatItSends: an answer that over HTTP/1.0 would end as a whole one does, ends with a reset.
+func TestKilledServerResetsWhatItSends(t *testing.T) {
+	is := is.New(t)
+	server := start(t, t.TempDir())
+	line := `"` + strings.Repeat("x", 1000) + `"` + "\n"
+	for range 3 { // more than the kernel takes
+		status, _ := server.append("s", "", strings.Repeat(line, 7000))
+		is.Equal(status, 201)
+	}
+	for _, accept := range []string{"application/json", "application/x-ndjson"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(server.url, "http://"))
+		is.NoErr(err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /streams/s/events HTTP/1.0\r\nAccept: %s\r\n\r\n", accept)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		is.NoErr(err)
+		defer resp.Body.Close()
+		is.Equal(resp.Header.Get("Stream-Next-Offset"), "0000000000021000")
+		defer func() {
+			_, err := io.Copy(io.Discard, resp.Body)
+			is.True(errors.Is(err, syscall.ECONNRESET))
+		}()
+	}
+	is.True(server.end(syscall.SIGKILL) != nil)
 }
 
 // get returns what is at a path.
