@@ -448,9 +448,13 @@ func unavailable(err error) error {
 // load makes sure that the tail is known, and publishes what an append whose outcome was open has stored. The
 // caller holds mu: what waits for it waits for the tail.
 func (s *core) load() error {
-	if s.loaded {
+	if s.loaded { // each wake-up of a follower comes here; what reads costs it two allocations
 		return nil
 	}
+	return s.reload()
+}
+
+func (s *core) reload() error {
 	info, err := s.storage.Stat(s.name)
 	switch {
 	case err != nil:
