@@ -497,7 +497,11 @@ func (h *history) start(last bool) error {
 		h.crashAt = 0
 		h.store = store
 		h.manager = streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
-		if loose := h.fs.loose(); len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
+		loose := slices.DeleteFunc(h.fs.loose(), func(path string) bool { // what was set aside for it is durable, and is added again
+			m := store.marks[strings.TrimSuffix(strings.TrimPrefix(path, streamsDir+"/"), suffix)]
+			return m != nil && m.Trouble
+		})
+		if len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
 			return fmt.Errorf("no journal, and not durable: %v", loose)
 		}
 		if !last && h.rng.IntN(3) == 0 {

@@ -233,7 +233,16 @@ func (c *crashFS) restart(k crash) {
 	c.down, c.lost, c.handles, c.noted = false, false, 0, map[string]*inode{}
 	seen := map[*inode]bool{}
 	for _, n := range append(slices.Collect(maps.Values(c.root.entries)), c.root) {
-		n.moves, n.lost = append(n.lost, n.moves...), nil
+		for _, m := range n.lost {
+			for _, name := range [...]string{m.from, m.to} {
+				if node := n.entries[name]; node != nil {
+					n.moves = append(n.moves, move{to: name, node: node})
+				} else if name != "" {
+					n.moves = append(n.moves, move{from: name})
+				}
+			}
+		}
+		n.lost = nil
 	}
 	switch k {
 	case cold:
