@@ -368,7 +368,7 @@ func (h *history) within(o op) {
 	}
 	h.trace("    within %d %s %s", o.n, o.kind, o.path)
 	switch t := h.streams[h.rng.IntN(len(h.streams))]; {
-	case h.doing == "checkpoint" && h.rng.IntN(2) == 0:
+	case h.doing == "checkpoint" && !h.store.removing && h.rng.IntN(2) == 0:
 		h.note(h.change(t))
 	case h.doing != "checkpoint" && h.doing != "close" && !h.store.settling && h.rng.IntN(2) == 0:
 		h.trace("      checkpoint: %v", h.store.checkpoint())

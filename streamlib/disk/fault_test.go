@@ -599,3 +599,31 @@ func TestFolderWhoseSyncFails(t *testing.T) {
 		is.NoErr(h.reopen(power))
 	}
 }
+
+// A new journal whose folder was synced in vain, since the sync for the removal of the one before it had failed, takes nothing.
+func TestNewJournalBesideFailedRemoval(t *testing.T) {
+	for seed := range uint64(20) {
+		is := is.New(t)
+		h := scripted(t, Options{JournalSize: 1})
+		h.fs.rng = rand.New(rand.NewPCG(seed, 2))
+		is.NoErr(h.open())
+		is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+		is.NoErr(h.last)
+		h.watch = func(o op) outcome {
+			if o.kind == "write" && o.path == journalPath(2) {
+				h.watch = func(o op) outcome {
+					if o.kind == "syncDir" && o.path == journalDir {
+						h.watch = nil
+						return outcome{err: syscall.EIO}
+					}
+					return outcome{}
+				}
+				is.True(!h.store.checkpoint())
+			}
+			return outcome{}
+		}
+		is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+		is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+		is.NoErr(h.reopen(power))
+	}
+}

@@ -66,6 +66,7 @@ type Store struct {
 	failed   bool             // a sync did
 	syncs    int              // under way
 	settling bool             // a checkpoint is under way
+	removing bool             // it removes its journal
 	work     *sync.Cond       // any of these five changed
 	marks    map[string]*mark // by the stem of the name
 	running  sync.WaitGroup
@@ -655,6 +656,8 @@ func (s *Store) begin() error {
 		// The folders' own names, too: a start that made them may have ended before it came to that.
 		if err = errors.Join(j.file.sync(), s.fs.syncDir("."), s.fs.syncDir(journalDir)); err != nil {
 			s.fail(err)
+		} else {
+			err = s.begun()
 		}
 	}
 	if err != nil {
@@ -1110,7 +1113,34 @@ func (s *Store) settle(j *journal) error {
 	if err := s.idleAndWell(); err != nil {
 		return err
 	}
-	return errors.Join(j.file.close(), removeJournal(s.fs, j.path))
+	s.setRemoving(true)
+	err := removeJournal(s.fs, j.path)
+	if err != nil {
+		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
+	}
+	s.setRemoving(false)
+	return errors.Join(j.file.close(), err)
+}
+
+func (s *Store) setRemoving(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removing = on
+	s.work.Broadcast()
+}
+
+// begun tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for the removal of an old
+// one, at the same time or before, has failed.
+func (s *Store) begun() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.removing {
+		s.work.Wait()
+	}
+	if s.failed {
+		return s.broken
+	}
+	return nil
 }
 
 // removeJournal removes one durably: its follower must never be gone before it.
