@@ -139,12 +139,16 @@ func (s *Store) writeMark(m *mark, path string) error {
 	if err := errors.Join(s.fs.mkdir(damagedDir), s.fs.syncDir(".")); err != nil {
 		return err
 	}
-	f, err := s.fs.open(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	made := path + ".new" // a part of a mark would be one that only repair takes away
+	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(appendLine(nil, record[:len(record)-1]), 0)
-	return errors.Join(err, f.sync(), f.close(), s.fs.syncDir(damagedDir))
+	if err = errors.Join(err, f.sync(), f.close()); err != nil {
+		return err
+	}
+	return errors.Join(s.fs.rename(made, path), s.fs.syncDir(damagedDir))
 }
 
 // unmark lets the stream take appends again: it was deleted or mended.
