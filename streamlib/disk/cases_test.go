@@ -300,6 +300,31 @@ func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 	is.NoErr(h.reopen(power))
 }
 
+// It is seen, too, where the file is closed while the checkpoint syncs those before it.
+func TestFileIsLostDuringCheckpoint(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 2})
+	is.NoErr(h.open())
+	a, b, older := h.streams[0], h.streams[1], h.streams[2]
+	is.NoErr(h.append(older, h.sends(1), nil))
+	is.NoErr(h.append(b, h.sends(1), nil))
+	is.NoErr(h.append(a, h.sends(1), nil))
+	h.store.rotate()
+	h.watch = func(o op) outcome {
+		switch {
+		case o.kind == "sync" && o.path == path("a"):
+			is.NoErr(h.read(older)) // which closes b
+		case o.kind == "close" && o.path == path("b"):
+			h.watch = nil
+			return outcome{err: syscall.EIO}
+		}
+		return outcome{}
+	}
+	is.True(!h.store.checkpoint())
+	is.True(h.watch == nil)
+	is.NoErr(h.reopen(cold))
+}
+
 // Readers that are stuck on other streams do not make appends open their files again and again.
 func TestStuckReadersLeaveRoom(t *testing.T) {
 	is := is.New(t)

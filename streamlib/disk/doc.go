@@ -107,8 +107,8 @@
 //
 // Checkpoint, in the background, one journal at a time and in order:
 //
-//	syncfs(streams)                     on Linux, where one of them was closed with unsynced bytes since
 //	fdatasync(streams/s.json), …        for each stream that the journal names; replay would write the same
+//	syncfs(streams)                     on Linux, where one of them was closed with unsynced bytes since
 //	fsync(streams)                      their names; from here on the journal is not needed
 //	unlink(journal/N)                   it may come back: all later ones are still there, and replaying them all is right
 //	fsync(journal)                      it is gone; only now may the next one go

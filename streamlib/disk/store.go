@@ -1095,14 +1095,16 @@ func (s *Store) settle(j *journal) error {
 			}
 		}
 	} else {
-		names := slices.Sorted(maps.Keys(j.names))
-		if syncAllTells && s.anyUnsynced(names) {
-			if err := s.sync(streamsDir, s.fs.syncAll); err != nil {
+		anyClosed := false
+		for _, name := range slices.Sorted(maps.Keys(j.names)) {
+			closed, err := s.syncLog(name)
+			if err != nil {
 				return err
 			}
+			anyClosed = anyClosed || closed
 		}
-		for _, name := range names {
-			if err := s.syncLog(name); err != nil {
+		if anyClosed && syncAllTells { // behind them: a file may be closed while the others are synced
+			if err := s.sync(streamsDir, s.fs.syncAll); err != nil {
 				return err
 			}
 		}
@@ -1151,17 +1153,12 @@ func removeJournal(fsys fsys, path string) error {
 	return fsys.syncDir(journalDir)
 }
 
-// anyUnsynced tells whether a file of one of the streams was closed with bytes that were not synced.
-func (s *Store) anyUnsynced(names []string) bool {
+// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed, and
+// tells whether it was.
+func (s *Store) syncLog(name string) (closed bool, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.unsynced) > 0 && slices.ContainsFunc(names, func(name string) bool { return s.unsynced[name] })
-}
-
-// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed.
-func (s *Store) syncLog(name string) error {
-	s.mu.Lock()
-	l, closed := s.logs[name], s.unsynced[name]
+	l := s.logs[name]
+	closed = s.unsynced[name]
 	delete(s.unsynced, name)
 	if l != nil {
 		s.hold(l)
@@ -1170,13 +1167,13 @@ func (s *Store) syncLog(name string) error {
 	if l != nil {
 		defer s.release(l)
 		if err := s.syncFile(l); err != nil {
-			return err
+			return closed, err
 		}
 	}
 	if closed {
-		return s.syncClosed(name)
+		err = s.syncClosed(name)
 	}
-	return nil
+	return closed, err
 }
 
 // syncClosed syncs a file that was closed with bytes that were not. Who cannot open it now has the word of syncAll for
