@@ -455,6 +455,16 @@ func (h *history) run() error {
 	return h.err
 }
 
+// troubled tells whether a stream was set aside, though nothing is damaged.
+func (s *Store) troubled() bool {
+	for _, m := range s.marks {
+		if m.Trouble {
+			return true
+		}
+	}
+	return false
+}
+
 func (h *history) restart() {
 	kind := crash(h.rng.IntN(3))
 	h.trace("restart after a %v", kind)
@@ -494,14 +504,14 @@ func (h *history) start(last bool) error {
 		if err != nil {
 			return fmt.Errorf("open: %w", err)
 		}
+		if faulty && store.troubled() { // what could not be read or written then waits for the next start
+			h.restart()
+			continue
+		}
 		h.crashAt = 0
 		h.store = store
 		h.manager = streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
-		loose := slices.DeleteFunc(h.fs.loose(), func(path string) bool { // what was set aside for it is durable, and is added again
-			m := store.marks[strings.TrimSuffix(strings.TrimPrefix(path, streamsDir+"/"), suffix)]
-			return m != nil && m.Trouble
-		})
-		if len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
+		if loose := h.fs.loose(); len(loose) > 0 && h.fs.contents(journalPath(1)) == nil {
 			return fmt.Errorf("no journal, and not durable: %v", loose)
 		}
 		if !last && h.rng.IntN(3) == 0 {
