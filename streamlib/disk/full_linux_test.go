@@ -46,7 +46,7 @@ func TestJournalsGiveWay(t *testing.T) {
 	info, err := s.Stat("a")
 	is.NoErr(err)
 	is.Equal(int(info.Tail), o-1)
-	if info.Size < 7<<20 {
+	if info.Size < 6<<20 { // half of it was the journal's
 		t.Errorf("full with %d bytes of events on 8 MiB", info.Size)
 	}
 }
