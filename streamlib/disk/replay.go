@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -183,19 +182,6 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 		}
 	}
 	return journals, plan, nil
-}
-
-// noFile is err of opening path as damage, where it is none of the disk's errors: something else is in the place of a file.
-func noFile(path string, err error) error {
-	if classify(err) != nil || errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return &streamlib.CorruptError{File: path, Reason: cause(err).Error()}
-}
-
-func isCorrupt(err error) bool {
-	_, ok := errors.AsType[*streamlib.CorruptError](err)
-	return ok
 }
 
 // open reads the journal's first record.

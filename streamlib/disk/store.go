@@ -205,11 +205,6 @@ func (s *Store) prepareFolder() error {
 	return errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)) // a copy may lack folders that were empty
 }
 
-// isReadOnly tells whether err says that something must not be written.
-func isReadOnly(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(posix(err), syscall.EROFS)
-}
-
 // checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
 func (s *Store) checkFormat() error {
 	f, err := s.fs.open(formatFile, os.O_RDONLY)
@@ -255,45 +250,6 @@ func (s *Store) makeFolder() error {
 	return syncNames()
 }
 
-// classify returns the sentinel for what the operating system said, nil where there is none.
-func classify(err error) error {
-	err = posix(err)
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return streamlib.ErrFull
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return streamlib.ErrUnavailable
-	}
-	return nil
-}
-
-// classified lets callers tell err's kind, where it has one.
-func classified(err error) error {
-	if kind := classify(err); kind != nil {
-		return fmt.Errorf("%w: %w", kind, err)
-	}
-	return err
-}
-
-// refused is err as the error of what stored nothing.
-func refused(err error) error {
-	if errors.Is(err, streamlib.ErrInvalid) {
-		return err
-	}
-	if classify(err) == nil {
-		return fmt.Errorf("%w: %w", streamlib.ErrUnavailable, err)
-	}
-	return classified(err)
-}
-
-// cause is what the operating system said, without the path.
-func cause(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
-}
-
 func (s *Store) Append(name string, events []streamlib.Event) error {
 	if len(events) == 0 {
 		return nil
@@ -323,11 +279,6 @@ func (s *Store) Ready() error {
 	s.commits.Do(r)
 	return r.err
 }
-
-var errClosed = fmt.Errorf("%w: the storage is closed", streamlib.ErrUnavailable)
-
-// errUnfinished is what is told of a commit that panics.
-var errUnfinished = errors.New("the commit did not finish")
 
 // commit is called by one goroutine at a time. Journal, sync, apply, publish: see doc.go.
 func (s *Store) commit(batch []*request) {
@@ -922,12 +873,6 @@ func (s *Store) release(l *log) {
 	for len(s.logs) > s.options.MaxOpen && s.idle.Len() > s.options.MaxOpen/2 {
 		s.evict()
 	}
-}
-
-// outOfDescriptors tells whether err says that the process, or the machine, has as many files open as it may.
-func outOfDescriptors(err error) bool {
-	err = posix(err)
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // evictOne closes an idle log where more are open than should be. Else others have the descriptors, such as connections: they would
