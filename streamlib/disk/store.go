@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -118,43 +117,6 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// makeDir makes the folder, and those above it that are missing, and makes the names of all of them durable. Its own is even where it
-// is there: who made it may have ended before.
-func makeDir(dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	_, err = os.Stat(dir)
-	made := errors.Is(err, fs.ErrNotExist)
-	above := []string{filepath.Dir(dir)}
-	for top := above[0]; top != filepath.Dir(top); top = filepath.Dir(top) {
-		if _, err := os.Stat(top); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		above = append(above, filepath.Dir(top))
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, folder := range above {
-		f, err := os.Open(folder)
-		if errors.Is(err, fs.ErrPermission) {
-			continue // it is not ours, and was there
-		} else if err != nil {
-			return err
-		}
-		err = syncFolder(f)
-		if errors.Is(err, syscall.EINVAL) && !made {
-			err = nil // such as a squashfs, in which nothing is ever made
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
 func openStore(root fsys, o Options) (*Store, error) {
 	s := newStore(root, o)
@@ -189,65 +151,6 @@ func newStore(root fsys, o Options) *Store {
 	s.work = sync.NewCond(&s.mu)
 	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
 	return s
-}
-
-const format = "durable-streams 1\n"
-
-// prepareFolder makes what belongs into a folder. One that cannot be written can still be read.
-func (s *Store) prepareFolder() error {
-	err := s.checkFormat()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return s.makeFolder()
-	case err != nil:
-		return err
-	}
-	return errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)) // a copy may lack folders that were empty
-}
-
-// checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
-func (s *Store) checkFormat() error {
-	f, err := s.fs.open(formatFile, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer f.close()
-	size, err := f.size()
-	if err != nil {
-		return err
-	}
-	b := make([]byte, min(size, 100))
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return err
-	}
-	if string(b) != format {
-		return fmt.Errorf("the folder's format is %q, this version knows %q: it was left as it is", bytes.TrimSpace(b), strings.TrimSpace(format))
-	}
-	return nil
-}
-
-// makeFolder writes the format last, so that where it is everything is.
-func (s *Store) makeFolder() error {
-	syncNames := func() error { return s.sync(".", func() error { return s.fs.syncDir(".") }) }
-	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)); err != nil {
-		return err
-	}
-	if err := syncNames(); err != nil {
-		return err
-	}
-	made := formatFile + ".new"
-	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte(format), 0)
-	if err = errors.Join(err, f.sync(), f.close()); err != nil {
-		return err
-	}
-	if err := s.fs.rename(made, formatFile); err != nil {
-		return err
-	}
-	return syncNames()
 }
 
 func (s *Store) Append(name string, events []streamlib.Event) error {
