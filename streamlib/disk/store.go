@@ -3,14 +3,12 @@ package disk
 import (
 	"bytes"
 	"container/list"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -841,22 +839,6 @@ func (s *Store) syncStreams() error {
 	return s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) })
 }
 
-// errBusy says that a checkpoint is to be tried again, when the sync that is under way has ended.
-var errBusy = errors.New("a sync is under way")
-
-// idleAndWell tells whether what was synced so far is durable.
-func (s *Store) idleAndWell() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.failed:
-		return errors.New("a sync failed")
-	case s.syncs > 0:
-		return errBusy
-	}
-	return nil
-}
-
 // shut closes a log that nobody has and nobody finds.
 func (s *Store) shut(l *log) {
 	if l.file == nil {
@@ -865,180 +847,6 @@ func (s *Store) shut(l *log) {
 	if err := l.file.close(); err != nil {
 		s.options.Log.Error("close", "file", l.path, "error", err)
 	}
-}
-
-// rotate leaves the journal to its checkpoint. The next commit begins another.
-func (s *Store) rotate() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.full = append(s.full, s.journal)
-	s.journal, s.frames = nil, s.journal.sequence
-	s.work.Broadcast()
-}
-
-// checkpoints does what there is to do until the store is closed or has failed.
-func (s *Store) checkpoints() {
-	for {
-		s.mu.Lock()
-		for (len(s.full) == 0 || s.syncs > 0) && s.broken == nil {
-			s.work.Wait()
-		}
-		done := len(s.full) == 0 && s.broken != nil || s.failed
-		s.mu.Unlock()
-		if done {
-			return
-		}
-		s.checkpoint()
-	}
-}
-
-// checkpoint makes durable what the oldest full journal names, and removes it, after the one that is under way. It
-// tells whether there may be more to do.
-func (s *Store) checkpoint() bool {
-	s.mu.Lock()
-	for s.settling {
-		s.work.Wait()
-	}
-	if len(s.full) == 0 || s.failed {
-		s.mu.Unlock()
-		return false
-	}
-	j, waiting := s.full[0], len(s.full)-1
-	s.settling = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.settling = false
-		s.work.Broadcast()
-	}()
-	start := time.Now()
-	if err := s.settle(j); err == errBusy {
-		return true
-	} else if err != nil {
-		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
-		return false
-	}
-	s.mu.Lock()
-	s.full = s.full[1:]
-	s.mu.Unlock()
-	level := slog.LevelDebug
-	if waiting > 0 {
-		level = slog.LevelWarn // the disk is slower than the appends
-	}
-	s.options.Log.Log(context.Background(), level, "checkpoint", "journal", j.path, "streams", len(j.names), "took", time.Since(start), "journals waiting", waiting)
-	return true
-}
-
-func (s *Store) settle(j *journal) error {
-	if s.options.NoSync {
-		s.mu.Lock()
-		closing := s.broken != nil
-		s.mu.Unlock()
-		if closing {
-			if err := s.fs.syncAll(); err != nil {
-				return err
-			}
-		}
-	} else {
-		anyClosed := false
-		for _, name := range slices.Sorted(maps.Keys(j.names)) {
-			closed, err := s.syncLog(name)
-			if err != nil {
-				return err
-			}
-			anyClosed = anyClosed || closed
-		}
-		if anyClosed && syncAllTells { // behind them: a file may be closed while the others are synced
-			if err := s.sync(streamsDir, s.fs.syncAll); err != nil {
-				return err
-			}
-		}
-		if err := s.syncStreams(); err != nil {
-			return err
-		}
-	}
-	if err := s.idleAndWell(); err != nil {
-		return err
-	}
-	s.setRemoving(true)
-	err := removeJournal(s.fs, j.path)
-	if err != nil {
-		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
-	}
-	s.setRemoving(false)
-	return errors.Join(j.file.close(), err)
-}
-
-func (s *Store) setRemoving(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.removing = on
-	s.work.Broadcast()
-}
-
-// begun tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for the removal of an old
-// one, at the same time or before, has failed.
-func (s *Store) begun() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.removing {
-		s.work.Wait()
-	}
-	if s.failed {
-		return s.broken
-	}
-	return nil
-}
-
-// removeJournal removes one durably: its follower must never be gone before it.
-func removeJournal(fsys fsys, path string) error {
-	if err := fsys.remove(path); err != nil {
-		return err
-	}
-	return fsys.syncDir(journalDir)
-}
-
-// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed, and
-// tells whether it was.
-func (s *Store) syncLog(name string) (closed bool, err error) {
-	s.mu.Lock()
-	l := s.logs[name]
-	closed = s.unsynced[name]
-	delete(s.unsynced, name)
-	if l != nil {
-		s.hold(l)
-	}
-	s.mu.Unlock()
-	if l != nil {
-		defer s.release(l)
-		if err := s.syncFile(l); err != nil {
-			return closed, err
-		}
-	}
-	if closed {
-		err = s.syncClosed(name)
-	}
-	return closed, err
-}
-
-// syncClosed syncs a file that was closed with bytes that were not. Who cannot open it now has the word of syncAll for
-// them.
-func (s *Store) syncClosed(name string) error {
-	f, _, err := openAny(s.fs, path(name))
-	for outOfDescriptors(err) && s.evictOne() {
-		f, _, err = openAny(s.fs, path(name))
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // it is deleted
-		return nil
-	case err != nil && syncAllTells:
-		s.options.Log.Warn("a file was synced with all others, for it cannot be opened", "file", path(name), "error", err)
-		return nil
-	case err != nil:
-		return err
-	}
-	return errors.Join(s.sync(path(name), f.sync), f.close())
 }
 
 // Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder back.
