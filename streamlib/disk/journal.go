@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
+	"os"
 	"strconv"
 	"strings"
 
@@ -231,4 +232,24 @@ func (j *journal) frames(use func(lines []byte, at int64) error) error {
 		}
 	}
 	return nil
+}
+
+// deletion and opening are the journal's own records.
+type deletion struct {
+	Delete string `json:"delete"`
+	First  string `json:"first,omitempty"` // the CRC-32C of the first line that goes, by which replay knows it again; none, or "" for any
+}
+
+type opening struct {
+	Journal  uint64 `json:"journal"`
+	Previous uint64 `json:"previous"` // the journal before, 0 where that is gone
+	Frames   uint64 `json:"frames"`   // in that one
+	Sync     string `json:"sync"`     // always or none
+	Boot     string `json:"boot"`     // the run of the operating system, where syncs are left out
+}
+
+// bootID names the run of the operating system, "" where nobody says: random(4).
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return string(bytes.TrimSpace(b))
 }
