@@ -2,8 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,58 +13,6 @@ import (
 
 	"github.com/iterate/durable-streams/streamlib"
 )
-
-// replayed is what the journals say of one stream.
-type replayed struct {
-	name   string
-	former []life // that were deleted, the oldest first
-	life
-}
-
-// life is what the journals have of a stream between two deletions.
-type life struct {
-	first  streamlib.Offset // of pieces, -1 where there are none
-	pieces pieces
-
-	deleted bool
-	sum     string // of the first line that was deleted: see deletion
-}
-
-// piece is a run of one stream's lines in a journal.
-type piece struct {
-	in     io.ReaderAt
-	path   string
-	at     int64
-	length int
-	from   int64 // where it is in all of them
-}
-
-// pieces read like a file.
-type pieces []piece
-
-func (p pieces) size() int64 {
-	if len(p) == 0 {
-		return 0
-	}
-	last := p[len(p)-1]
-	return last.from + int64(last.length)
-}
-
-func (p pieces) ReadAt(b []byte, at int64) (n int, err error) {
-	i, _ := slices.BinarySearchFunc(p, at, func(p piece, at int64) int { return cmp.Compare(p.from+int64(p.length)-1, at) })
-	for ; n < len(b); i++ {
-		if i == len(p) {
-			return n, io.EOF
-		}
-		skip := at + int64(n) - p[i].from
-		k := min(int64(len(b)-n), int64(p[i].length)-skip)
-		if _, err := p[i].in.ReadAt(b[n:n+int(k)], p[i].at+skip); err != nil {
-			return n, err
-		}
-		n += int(k)
-	}
-	return n, nil
-}
 
 // recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine was
 // started again since, any stream may be damaged, and is repaired.
@@ -132,131 +78,6 @@ func (s *Store) recover(repair bool) error {
 	}
 	s.options.Log.Info("replayed the journal", "journals", len(journals), "streams", len(plan), "took", time.Since(start))
 	return nil
-}
-
-// readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how many frames the
-// one before it has; nothing does so for the last, whose end may be torn. Damage is *streamlib.CorruptError, together
-// with what was read up to it; with lenient, and in a journal written without syncs, it is logged and the journal ends there.
-func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string]*replayed, err error) {
-	files, err := s.fs.names(journalDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
-	}
-	slices.Sort(files)
-	plan = map[string]*replayed{}
-	for _, file := range files {
-		number := journalNumber(file)
-		if number == 0 {
-			continue
-		}
-		j := &journal{number: number, path: journalDir + "/" + file}
-		if j.file, err = s.fs.open(j.path, os.O_RDWR); err != nil {
-			if err = noFile(j.path, err); !lenient || !isCorrupt(err) {
-				return journals, plan, err
-			}
-			kept := j.path + ".no-file"
-			if e := s.fs.rename(j.path, kept); e != nil {
-				return journals, plan, errors.Join(err, e)
-			}
-			s.say(fmt.Sprintf("%v; it is %s now", err, kept))
-			continue
-		}
-		journals = append(journals, j)
-		err = j.frames(func(lines []byte, at int64) error {
-			if j.sequence == 0 {
-				err := j.open(lines, journals[:len(journals)-1])
-				if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && lenient && corrupt.File != j.path {
-					s.say(corrupt.Error())
-					return nil
-				}
-				return err
-			}
-			return j.plan(plan, lines, at)
-		})
-		if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && (lenient || j.lost) {
-			s.say(fmt.Sprintf("%v; what follows there was given up", corrupt))
-			err = nil
-		}
-		if err != nil {
-			return journals, plan, err
-		}
-	}
-	return journals, plan, nil
-}
-
-// open reads the journal's first record.
-func (j *journal) open(lines []byte, before []*journal) error {
-	var o opening
-	record, err := unseal(lines)
-	if err == nil {
-		err = json.Unmarshal(append(record, '}'), &o)
-	}
-	if err != nil {
-		return &streamlib.CorruptError{File: j.path, Offset: int64(headerLen), Reason: "its first record: " + err.Error()}
-	}
-	j.noSync = o.Sync == "none"
-	j.lost = j.noSync && (o.Boot == "" || o.Boot != bootID())
-	if n := len(before); n > 0 {
-		if p := before[n-1]; !p.lost && (p.number != o.Previous || p.sequence != o.Frames) {
-			return &streamlib.CorruptError{File: p.path, Offset: p.end,
-				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}
-		}
-	}
-	return nil
-}
-
-// plan adds a frame's lines to what is to be done.
-func (j *journal) plan(plan map[string]*replayed, lines []byte, at int64) error {
-	damaged := func(err error) error {
-		return &streamlib.CorruptError{File: j.path, Offset: at, Reason: err.Error()}
-	}
-	var last *replayed
-	var name []byte // quoted, of last
-	for len(lines) > 0 {
-		n := bytes.IndexByte(lines, '\n') + 1
-		if n == 0 {
-			return damaged(errUnended)
-		}
-		record, err := unseal(lines[:n])
-		if err != nil {
-			return damaged(err)
-		}
-		if last != nil && len(record) > nameAt && bytes.HasPrefix(record[nameAt:], name) {
-			last.add(j, at, n)
-		} else if e, err := streamlib.ParseRecord(record); err == nil {
-			if last = plan[e.Stream()]; last == nil {
-				last = &replayed{name: e.Stream(), life: life{first: -1}}
-				plan[last.name] = last
-			}
-			if name = quote(last.name); last.first < 0 {
-				last.first = e.Offset
-			}
-			last.add(j, at, n)
-		} else {
-			var d deletion
-			if err := json.Unmarshal(append(record, '}'), &d); err != nil || d.Delete == "" {
-				return damaged(errControl)
-			}
-			r := plan[d.Delete]
-			if r == nil {
-				r = &replayed{name: d.Delete, life: life{first: -1}}
-				plan[d.Delete] = r
-			}
-			r.deleted, r.sum = true, d.First
-			r.former, r.life = append(r.former, r.life), life{first: -1}
-			last = nil
-		}
-		lines, at = lines[n:], at+int64(n)
-	}
-	return nil
-}
-
-func (r *replayed) add(j *journal, at int64, length int) {
-	if n := len(r.pieces); n > 0 && r.pieces[n-1].path == j.path && r.pieces[n-1].at+int64(r.pieces[n-1].length) == at {
-		r.pieces[n-1].length += length
-		return
-	}
-	r.pieces = append(r.pieces, piece{j.file, j.path, at, length, r.pieces.size()})
 }
 
 // keepTorn copies what stands behind a journal's last frame. It was never acknowledged.
@@ -410,15 +231,6 @@ func (l *log) firstWhole() (begin int64, line []byte, err error) {
 type unsettled struct{ error }
 
 func (u unsettled) Unwrap() error { return u.error }
-
-// excuse sets aside what the journals have of a stream where err is that stream's own trouble, so that the others start. The disk's, such as
-// that it is full, keeps the store from starting.
-func (s *Store) excuse(l *log, r *replayed, err error) error {
-	if _, begun := err.(unsettled); begun || classify(err) != nil && !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	return s.setAside(l, r, err)
-}
 
 // add makes the life's lines the end of the stream's file, durably.
 func (s *Store) add(l *log, r *life) error {
@@ -590,95 +402,4 @@ func (s *Store) cut(l *log, pos int64, next streamlib.Offset) error {
 		s.options.Log.Warn("cut off what was not acknowledged", "stream", l.name, "file", l.path, "offset", pos, "bytes", n, "kept", kept)
 	}
 	return l.file.truncate(pos)
-}
-
-// unreplayed is the control record of a stream whose file its journal could not continue.
-type unreplayed struct {
-	Unreplayed string `json:"unreplayed"` // the file that has the lines
-	Reason     string `json:"reason"`
-}
-
-// unreplayedReason is what the control record in line says, errControl where it is another.
-func unreplayedReason(line []byte) error {
-	var u unreplayed
-	if record, err := unseal(line); err != nil || json.Unmarshal(append(record, '}'), &u) != nil || u.Unreplayed == "" {
-		return errControl
-	}
-	return fmt.Errorf("what the journal had for it could not be added and is in %s: %s", u.Unreplayed, u.Reason)
-}
-
-// setAside keeps the lines that cannot be replayed in a file of their own and marks the stream: it can be read up to the damage
-// and not be appended to until somebody has looked.
-func (s *Store) setAside(l *log, r *replayed, reason error) error {
-	at := int64(0)
-	corrupt, damaged := errors.AsType[*streamlib.CorruptError](reason)
-	text := reason.Error()
-	if damaged {
-		at, text = corrupt.Offset, corrupt.Reason
-	}
-	m := mark{File: l.path, Offset: at, Reason: text, Trouble: !damaged}
-	if len(r.pieces) > 0 {
-		kept, _, err := s.keepCopy(r.pieces, 0, r.pieces.size(), l.beside("unreplayed", int64(r.first)))
-		if err != nil {
-			return errors.Join(reason, err)
-		}
-		m.Unreplayed, m.Reason = kept, fmt.Sprintf("what the journal had for it could not be added and is in %s: %s", kept, text)
-	}
-	if err := s.mark(l, m); err != nil {
-		return errors.Join(reason, err)
-	}
-	return nil
-}
-
-// rejoinAll adds what former starts set aside to the streams whose files could not be read then.
-func (s *Store) rejoinAll() error {
-	for _, m := range s.marks {
-		if !m.Trouble || m.Stream == "" {
-			continue
-		}
-		l := newLog(m.Stream)
-		joined, err := s.rejoin(l, m)
-		if err != nil {
-			s.options.Log.Warn("what the journal had for a stream can still not be added", "stream", m.Stream, "kept", m.Unreplayed, "error", err)
-		} else if joined {
-			if err := s.unmark(l); err != nil {
-				return err
-			}
-			s.options.Log.Warn("what the journal had for a stream was added", "stream", m.Stream, "kept", m.Unreplayed)
-		}
-	}
-	return nil
-}
-
-// rejoin adds what was set aside to the stream that it belongs to, where it goes on there, and tells whether it does.
-func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
-	if m.Unreplayed == "" {
-		return false, nil
-	}
-	kept, err := s.fs.open(m.Unreplayed, os.O_RDONLY)
-	if err != nil {
-		return false, err
-	}
-	defer kept.close()
-	size, err := kept.size()
-	if err != nil {
-		return false, err
-	}
-	line, err := (&scanner{f: kept, size: size, chunk: 4 << 10}).next()
-	if err != nil {
-		return false, err
-	}
-	e, err := parseLine(line, l.quoted)
-	if err != nil {
-		return false, err
-	}
-	flag := os.O_RDWR
-	if e.Offset == 0 {
-		flag |= os.O_CREATE
-	}
-	if l.file, err = s.fs.open(l.path, flag); err != nil {
-		return false, err
-	}
-	defer l.file.close()
-	return true, s.add(l, &life{first: e.Offset, pieces: pieces{{in: kept, path: m.Unreplayed, length: int(size)}}})
 }
