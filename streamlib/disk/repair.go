@@ -1,0 +1,257 @@
+package disk
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/iterate/durable-streams/streamlib"
+)
+
+// Repair makes a damaged folder one that a server starts on and appends to, and tells what it gave up, a sentence a
+// call. It replays the journals; a damaged one up to the damage, and keeps a copy of it. Of each of the named streams, or of all
+// where none is named, it cuts off what is damaged and what follows, and keeps a copy of the whole file. The events behind
+// the damage are then no longer in the stream, and their offsets will be given again; with salvage, those of them that are whole
+// are in a file beside it. No copy that it makes takes the place of another. A stream that cannot be repaired keeps no other from it.
+func Repair(dir string, names []string, salvage bool, tell func(string)) error {
+	s, err := offline(dir)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	s.tell = tell
+	if err := s.recover(true); err != nil {
+		return err
+	}
+	return s.repairAll(names, salvage)
+}
+
+// repairAll cuts the damage off the named streams, or off all.
+func (s *Store) repairAll(names []string, salvage bool) error {
+	files, err := s.streamFiles()
+	if err != nil {
+		return err
+	}
+	left, failed := maps.Clone(s.marks), 0
+	missing := slices.Clone(names)
+	for _, file := range files {
+		l, err := s.openFile(file)
+		if l != nil {
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == l.name })
+			delete(left, l.stem())
+			if len(names) == 0 || slices.Contains(names, l.name) {
+				err = s.repair(l, salvage)
+			}
+			err = errors.Join(err, l.file.close())
+		}
+		if err != nil {
+			failed++
+			s.say(fmt.Sprintf("%s/%s could not be repaired: %v", streamsDir, file, err))
+		}
+	}
+	for _, m := range left {
+		if len(names) > 0 && !slices.Contains(names, m.Stream) {
+			continue
+		}
+		missing = slices.DeleteFunc(missing, func(name string) bool { return name == m.Stream })
+		l := newLog(m.Stream)
+		if m.Stream == "" {
+			l.path = m.File
+		}
+		if err := s.settleMark(l, "its file is gone, and it begins again at offset 0"); err != nil {
+			failed++
+			s.say(fmt.Sprintf("stream %q could not be repaired: %v", m.Stream, err))
+		}
+	}
+	switch err := s.fs.syncDir(streamsDir); {
+	case err != nil:
+		return err
+	case len(missing) > 0:
+		return fmt.Errorf("there is no stream %q", missing)
+	case failed > 0:
+		return fmt.Errorf("%d files could not be repaired", failed)
+	}
+	return nil
+}
+
+// repair cuts the stream's file where it is damaged, adds what the journal had for it where that goes on there, and takes its mark away.
+func (s *Store) repair(l *log, salvage bool) error {
+	older, err := isOlderForm(l.file)
+	if err != nil {
+		return err
+	}
+	var next streamlib.Offset
+	var end int64
+	if older {
+		err = rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
+	} else {
+		next, end, err = l.check(streamlib.MaxOffset+1, new(Summary))
+	}
+	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
+	switch {
+	case err != nil && !damaged:
+		return err
+	case !damaged:
+		return s.settleMark(l, "all that is in its file is whole")
+	case older:
+		end = corrupt.Offset
+	}
+	kept, _, err := s.keepCopy(l.file, 0, l.size, l.beside("damaged", end))
+	if err != nil {
+		return err
+	}
+	if salvage && !older {
+		if err := s.salvage(l, end); err != nil {
+			return err
+		}
+	}
+	if older {
+		next, err = s.convertDamaged(l)
+	} else {
+		err = errors.Join(l.file.truncate(end), l.file.sync())
+	}
+	if err != nil {
+		return err
+	}
+	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
+	return s.settleMark(l, "what stands before the damage is whole")
+}
+
+// beside is the path of what is kept of the stream.
+func (l *log) beside(what string, at int64) string {
+	return fmt.Sprintf("%s/%s.%s-%d", streamsDir, l.stem(), what, at)
+}
+
+// settleMark adds what the journal had for a stream that is whole as far as it goes, and lets it take appends again.
+func (s *Store) settleMark(l *log, why string) error {
+	m := s.marked(l)
+	if m == nil {
+		return nil
+	}
+	if m.Unreplayed != "" {
+		_, err := s.rejoin(newLog(l.name), m)
+		_, stays := errors.AsType[*streamlib.CorruptError](err)
+		switch {
+		case err == nil:
+			s.say(fmt.Sprintf("stream %q: what the journal had for it, in %s, was added", l.name, m.Unreplayed))
+		case stays || errors.Is(err, fs.ErrNotExist):
+			s.say(fmt.Sprintf("stream %q: what the journal had for it stays in %s: %v", l.name, m.Unreplayed, err))
+		default:
+			return err
+		}
+	}
+	if err := s.unmark(l); err != nil {
+		return err
+	}
+	s.say(fmt.Sprintf("stream %q takes appends again: %s", l.name, why))
+	return nil
+}
+
+// salvage writes the whole lines behind end to a file of their own, in which order they stand there, and tells which they are.
+func (s *Store) salvage(l *log, end int64) error {
+	var out file
+	var to *bufio.Writer
+	var kept string
+	var runs [][2]streamlib.Offset
+	count := 0
+	save := func(line []byte) error {
+		e, err := parseLine(line, l.quoted)
+		if err != nil {
+			return nil
+		}
+		if out == nil {
+			if out, kept, err = s.create(l.beside("salvaged", int64(e.Offset))); err != nil {
+				return err
+			}
+			to = bufio.NewWriterSize(io.NewOffsetWriter(out, 0), 64<<10)
+		}
+		if n := len(runs); n > 0 && runs[n-1][1]+1 == e.Offset {
+			runs[n-1][1]++
+		} else {
+			runs = append(runs, [2]streamlib.Offset{e.Offset, e.Offset})
+		}
+		count++
+		_, err = to.Write(line)
+		return err
+	}
+	var err error
+	for lines := (scanner{f: l.file, pos: end, size: l.size, chunk: 256 << 10}); err == nil; {
+		var line []byte
+		if line, err = lines.next(); err != nil {
+			break
+		}
+		for i := 0; i >= 0 && err == nil; i = bytes.Index(line, firstMember) { // where a line's end is damaged, a whole one stands behind that
+			if line = line[i:]; len(line) == 0 {
+				break
+			}
+			if _, bad := parseLine(line, l.quoted); bad == nil {
+				err = save(line)
+				break
+			}
+			line = line[1:]
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	if out == nil {
+		return err
+	}
+	if err = errors.Join(err, to.Flush(), out.sync(), out.close(), s.fs.syncDir(streamsDir)); err != nil {
+		return errors.Join(err, s.fs.remove(kept))
+	}
+	var told []string
+	for i, run := range runs {
+		if i == 20 {
+			told = append(told, fmt.Sprintf("and %d more", len(runs)-i))
+			break
+		}
+		told = append(told, fmt.Sprintf("%d to %d", run[0], run[1]))
+	}
+	s.say(fmt.Sprintf("stream %q: %d whole events from behind the damage are in %s, with the offsets %s", l.name, count, kept, strings.Join(told, ", ")))
+	return nil
+}
+
+// convertDamaged makes a damaged file of the older form one of lines, with the events before the damage, and returns how many these are.
+func (s *Store) convertDamaged(l *log) (streamlib.Offset, error) {
+	made := path(l.name) + ".converting"
+	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return 0, err
+	}
+	defer f.close()
+	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
+	err = rewrite(out, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
+	if _, damaged := errors.AsType[*streamlib.CorruptError](err); !damaged {
+		return 0, err
+	}
+	if err := errors.Join(out.Flush(), f.sync(), s.fs.rename(made, path(l.name)), s.fs.syncDir(streamsDir)); err != nil {
+		return 0, err
+	}
+	if l.path != path(l.name) {
+		if err := s.fs.remove(l.path); err != nil {
+			return 0, err
+		}
+	}
+	c := newLog(l.name)
+	c.file = f
+	if c.size, err = f.size(); err != nil {
+		return 0, err
+	}
+	next, _, err := c.check(streamlib.MaxOffset+1, new(Summary))
+	return next, err
+}
+
+func (s *Store) say(sentence string) {
+	if s.tell != nil {
+		s.tell(sentence)
+	}
+	s.options.Log.Warn(sentence)
+}
