@@ -21,13 +21,6 @@ import (
 	"github.com/matryer/is"
 )
 
-// at crashes at the first operation of a kind on a path, with its effect or without.
-func (h *history) at(kind, path string, e effect) {
-	h.watch = func(o op) outcome {
-		return outcome{crash: o.kind == kind && o.path == path, effect: e}
-	}
-}
-
 func TestKillBetweenSyncAndApply(t *testing.T) {
 	is := is.New(t)
 	for _, name := range []int{0, 1} { // a stream that is there, and one that is not
