@@ -544,34 +544,6 @@ func TestReady(t *testing.T) {
 	is.True(errors.Is(h.store.Ready(), streamlib.ErrUnavailable))
 }
 
-// The sync of the folder after a conversion is one like all: where it fails nothing more is acknowledged, for the next one would say yes.
-func TestConversionWhoseSyncFails(t *testing.T) {
-	for _, name := range []string{"Older", "older"} {
-		is := is.New(t)
-		h := scripted(t, Options{})
-		s := &truth{name: name, states: []*state{{}}}
-		h.streams = append(h.streams[:2], s)
-		h.plant(s, 3)
-		is.NoErr(h.open())
-		h.watch = func(o op) outcome {
-			if o.kind == "syncDir" && o.path == streamsDir {
-				return outcome{err: syscall.EIO}
-			}
-			return outcome{}
-		}
-		is.NoErr(h.read(s))
-		h.watch = nil
-		for _, s := range h.streams {
-			is.NoErr(h.append(s, h.sends(1), nil))
-			is.True(errors.Is(h.last, streamlib.ErrUnavailable))
-		}
-		is.NoErr(h.reopen(kill))
-		is.NoErr(h.append(s, h.sends(1), nil))
-		is.NoErr(h.last)
-		is.NoErr(h.reopen(power))
-	}
-}
-
 // Where the folder could not be made for good, a later try does not take it for done.
 func TestFolderWhoseSyncFails(t *testing.T) {
 	for nth := range 2 {

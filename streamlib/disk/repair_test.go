@@ -405,36 +405,6 @@ func TestSalvage(t *testing.T) {
 	is.Equal(names, []string{"s", "t"}) // what was salvaged is no stream
 }
 
-// A file of the older form that is damaged keeps the events before the damage.
-func TestRepairOlderForm(t *testing.T) {
-	is := is.New(t)
-	for _, name := range []string{"x", "X"} {
-		older := fmt.Sprintf(`{"events":[{"offset":"0","data":"of %s","createdAt":"2024-01-08T00:00:00.000Z"},{"offset":"1","da`, name)
-		raw := "streams/" + name + suffix
-		s, fs, err := files{formatFile: []byte(format), raw: []byte(older)}.open(Options{})
-		is.NoErr(err)
-		_, err = read(s, name, 0)
-		is.True(err != nil)
-		fs.restart(kill)
-		said, err := repairOn(fs, false)
-		is.NoErr(err)
-		is.True(len(said) > 0)
-		kept := 0
-		for _, b := range fs.files() {
-			if string(b) == older {
-				kept++
-			}
-		}
-		is.Equal(kept, 1)
-		s, err = openStore(fs, Options{})
-		is.NoErr(err)
-		events, err := read(s, name, 0)
-		is.NoErr(err)
-		is.Equal(len(events), 1)
-		is.NoErr(s.Append(name, []streamlib.Event{event2024(t, name, 1)}))
-	}
-}
-
 func event2024(t *testing.T, name string, o int) streamlib.Event {
 	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage("1"), testTime)
 	if err != nil {
@@ -546,37 +516,4 @@ func TestChangedFile(t *testing.T) {
 func isConflict(err error) bool {
 	_, ok := errors.AsType[*streamlib.ConflictError](err)
 	return ok
-}
-
-// A file that somebody moved to the stream's raw name is the stream, and not an older one's that is passed over.
-func TestFileMovedToRawName(t *testing.T) {
-	is := is.New(t)
-	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("Orders", 3) })
-	for _, running := range []bool{true, false} {
-		s, fs, err := f.open(Options{})
-		is.NoErr(err)
-		if running {
-			is.NoErr(s.Append("Orders", []streamlib.Event{event(t, "Orders", 3)}))
-		}
-		is.NoErr(fs.rename(path("Orders"), "streams/Orders.json"))
-		is.NoErr(fs.syncDir(streamsDir))
-		if running {
-			is.True(errors.Is(s.Append("Orders", []streamlib.Event{event(t, "Orders", 4)}), streamlib.ErrUnavailable))
-		}
-		fs.restart(power)
-		s, err = openStore(fs, Options{})
-		is.NoErr(err)
-		events, err := read(s, "Orders", 0)
-		is.NoErr(err)
-		is.True(len(events) == map[bool]int{false: 3, true: 4}[running] && prefix(events[:3], truth["Orders"]))
-		is.True(isConflict(s.Append("Orders", []streamlib.Event{event(t, "Orders", 0)})))
-		is.NoErr(s.Append("Orders", []streamlib.Event{event(t, "Orders", len(events))}))
-		names, err := s.List("", "", 0)
-		is.NoErr(err)
-		is.Equal(names, []string{"Orders"})
-	}
-	// What is under that name and no such file is not passed over either.
-	s, _, err := files{formatFile: []byte(format), "streams/Orders.json": []byte("what is this?\n")}.open(Options{})
-	is.NoErr(err)
-	is.True(errors.Is(s.Append("Orders", []streamlib.Event{event(t, "Orders", 0)}), streamlib.ErrUnavailable))
 }
