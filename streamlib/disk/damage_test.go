@@ -369,3 +369,16 @@ func TestCutJournal(t *testing.T) {
 		}
 	}
 }
+
+func TestUnknownControlRecord(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
+	f[path("a")] = appendLine(f[path("a")], []byte(`{"trimmed":1`))
+	s, fs, err := f.open(Options{})
+	is.NoErr(err)
+	events, err := read(s, "a", 0)
+	is.True(corrupt(err))
+	is.True(prefix(events, truth["a"]) && len(events) == 2)
+	is.True(errors.Is(s.Append("a", []streamlib.Event{event(t, "a", 2)}), streamlib.ErrUnavailable))
+	is.Equal(fs.contents(path("a")), f[path("a")])
+}

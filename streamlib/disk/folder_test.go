@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -297,4 +298,32 @@ func copyWhileRunning(from, to, part string) error {
 		}
 		return errors.Join(err, os.WriteFile(filepath.Join(to, rel), b, 0o600))
 	})
+}
+
+// A copy may have left out the folders that were empty, as git does.
+func TestEmptyFoldersLeftOut(t *testing.T) {
+	is := is.New(t)
+	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
+	for _, f := range []files{f, {formatFile: []byte(format)}} {
+		s := openFolder(t, f.put(t), Options{})
+		events, err := read(s, "a", 0)
+		is.NoErr(err)
+		is.True(prefix(events, truth["a"]))
+		is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", len(events))}))
+		is.NoErr(s.Close())
+	}
+}
+
+func TestNewerFormat(t *testing.T) {
+	is := is.New(t)
+	for _, newer := range []string{"durable-streams 2\n", "", "durable-streams 1", format + "x", strings.Repeat("x", 1000)} {
+		f, _ := write(t, Options{}, true, false, func(add func(string, int)) { add("a", 1) })
+		f[formatFile] = []byte(newer)
+		_, fs, err := f.open(Options{})
+		is.True(err != nil)
+		is.Equal(fs.files(), f)
+		for _, n := range fs.root.entries {
+			is.Equal(len(n.since)+len(n.moves), 0)
+		}
+	}
 }

@@ -160,3 +160,5 @@ func TestConversionWhoseSyncFails(t *testing.T) {
 		is.NoErr(h.reopen(power))
 	}
 }
+
+func events0(t *testing.T) []streamlib.Event { return []streamlib.Event{event(t, "x", 0)} }

@@ -1,0 +1,277 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib"
+	"github.com/matryer/is"
+)
+
+func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	is.NoErr(h.append(h.streams[0], h.sends(3), nil))
+	h.watch = func(o op) outcome { // only what is there can be written
+		h.fs.limited, h.fs.room = strings.HasPrefix(o.path, streamsDir), 100
+		return outcome{}
+	}
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(4), nil))
+		is.True(errors.Is(h.last, streamlib.ErrFull))
+		is.NoErr(h.read(s))
+	}
+	is.NoErr(h.remove(h.streams[0]))
+	is.NoErr(h.last)
+	h.watch = func(op) outcome { h.fs.limited = false; return outcome{} }
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(4), nil))
+		is.NoErr(h.last)
+	}
+	is.NoErr(h.reopen(power))
+}
+
+// A deletion without a journal, whose sync fails, has an open outcome; what the next start shows of it is durable then. It was not: the
+// folder was never synced again.
+func TestDeletionOnFullDiskWhoseSyncFails(t *testing.T) {
+	smallJournals(t)
+	for seed := range uint64(20) {
+		is := is.New(t)
+		h := scripted(t, Options{})
+		h.fs.rng = rand.New(rand.NewPCG(2, seed))
+		is.NoErr(h.open())
+		a := h.streams[0]
+		is.NoErr(h.append(a, h.sends(3), nil))
+		is.NoErr(h.store.Close())
+		h.fs.restart(kill)
+		is.NoErr(h.open())
+		h.fs.limited, h.fs.room = true, 0
+		h.watch = func(o op) outcome {
+			if o.kind == "syncDir" && o.path == streamsDir {
+				return outcome{err: errors.New("bad sector"), effect: without}
+			}
+			return outcome{}
+		}
+		is.NoErr(h.remove(a))
+		is.True(h.last != nil)
+		h.watch = nil
+		is.NoErr(h.reopen(kill))
+		is.NoErr(h.reopen(power))
+	}
+}
+
+// What cannot be taken back is in the file, whole or in part, and nobody is served it.
+func TestTakingBackFails(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	is.NoErr(h.append(h.streams[0], h.sends(2), nil))
+	for i, had := range []int{2, 0} { // one that is there, and one that is not
+		s := h.streams[i]
+		h.watch = func(o op) outcome {
+			if o.path == path(s.name) && (o.kind == "write" || o.kind == "truncate" || o.kind == "remove") {
+				return outcome{err: errors.New("bad sector"), effect: map[string]effect{"write": wholly}[o.kind]}
+			}
+			return outcome{}
+		}
+		is.NoErr(h.append(s, h.sends(3), nil))
+		is.True(h.last != nil && !promised(h.last)) // open
+		h.watch = nil
+		for _, other := range h.streams { // which would close what may be closed
+			is.NoErr(h.read(other))
+		}
+		events, err := readAll(h.manager.Stream(s.name))
+		is.NoErr(err)
+		is.Equal(len(events), had)
+		is.NoErr(h.reopen(kill))
+		events, err = readAll(h.manager.Stream(s.name))
+		is.NoErr(err)
+		is.Equal(len(events), had+3) // it was in the journal
+	}
+}
+
+// What a deletion removes is what the stream owns: "%41.json" is the file of "A", and would be the older one of "%41".
+func TestDeleteLeavesOthersFiles(t *testing.T) {
+	is := is.New(t)
+	pairs := [][2]string{{"A", "%41"}, {".x", "%2ex"}, {"con", "%63on"}, {"%41", "%2541"}}
+	for _, pair := range pairs {
+		s, _, err := files{}.open(Options{})
+		is.NoErr(err)
+		for _, name := range pair {
+			is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+		}
+		is.NoErr(s.Delete(pair[1]))
+		events, err := read(s, pair[0], 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
+
+		// Nor is it taken where it has the older form.
+		older := `{"events":[{"offset":"0","data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`
+		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
+		is.NoErr(err)
+		is.NoErr(s.Append(pair[1], []streamlib.Event{event(t, pair[1], 0)}))
+		is.NoErr(s.Delete(pair[1]))
+		events, err = read(s, pair[0], 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+	}
+}
+
+// One file that must not be written is one stream that takes no appends.
+func TestReadOnlyFile(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.NoErr(h.append(b, h.sends(1), nil))
+	is.NoErr(h.store.Close())
+	is.NoErr(h.open())
+	h.watch = func(o op) outcome {
+		if o.kind == "open" && o.path == path("a") && o.writable {
+			return outcome{err: os.ErrPermission}
+		}
+		return outcome{}
+	}
+	is.NoErr(h.read(a))
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+	is.NoErr(h.append(b, h.sends(1), nil))
+	is.NoErr(h.last)
+	h.watch = nil
+	is.NoErr(h.append(a, h.sends(1), nil)) // it is looked at again
+	is.NoErr(h.last)
+	is.NoErr(h.reopen(power))
+}
+
+// A deletion is in the journal even where somebody removed the file: else the journal would make it again.
+func TestDeleteOfRemovedFile(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{MaxOpen: 1})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	is.NoErr(h.append(a, h.sends(2), nil))
+	is.NoErr(h.append(b, h.sends(2), nil)) // so that the other is closed
+	is.NoErr(h.fs.remove(path("a")))
+	is.NoErr(h.remove(a))
+	is.NoErr(h.last)
+	is.NoErr(h.reopen(kill))
+}
+
+// Whether a file is there is asked again when its folder has changed.
+func TestRemovedFileIsLookedFor(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	a, b := h.streams[0], h.streams[1]
+	looks := 0
+	h.watch = func(o op) outcome {
+		if o.kind == "same" {
+			looks++
+		}
+		return outcome{}
+	}
+	for _, want := range []int{0, 1, 1, 1} { // it is new, it is looked at, nothing has changed
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.last)
+		is.Equal(looks, want)
+	}
+	is.NoErr(h.append(b, h.sends(1), nil)) // makes a file
+	is.NoErr(h.append(a, h.sends(1), nil))
+	is.Equal(looks, 2)
+	is.NoErr(h.fs.remove(path("a")))
+	for range 2 {
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+	}
+	is.Equal(looks, 4)
+}
+
+func TestLongestName(t *testing.T) {
+	is := is.New(t)
+	for _, name := range []string{
+		strings.Repeat("a", 255), strings.Repeat("a", 220), strings.Repeat("a", 221), strings.Repeat("A", 255), strings.Repeat(`"`, 255),
+		strings.Repeat("😀", 63), strings.Repeat(".", 255), "~" + strings.Repeat("0", 64),
+	} {
+		s, fs, err := files{}.open(Options{})
+		is.NoErr(err)
+		is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+		names, err := s.List("", "", 0)
+		is.NoErr(err)
+		is.Equal(names, []string{name})
+		fs.restart(power)
+		s, err = openStore(fs, Options{})
+		is.NoErr(err)
+		events, err := read(s, name, 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+		for p := range fs.files() {
+			is.True(len(p)-len("streams/") < 255-len(".unreplayed-0000000000000000"))
+		}
+		is.NoErr(s.Delete(name))
+		names, err = s.List("", "", 0)
+		is.NoErr(err)
+		is.Equal(len(names), 0)
+	}
+}
+
+// The order is the offset's, and time does not go back, across starts too.
+func TestClockJumpsBack(t *testing.T) {
+	is := is.New(t)
+	h := scripted(t, Options{})
+	is.NoErr(h.open())
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	var last time.Time
+	for i := range 6 {
+		m := streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: func() time.Time { return now }})
+		r, err := m.Stream("a").Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{[]byte("1"), []byte("2")}})
+		is.NoErr(err)
+		is.Equal(int(r.Events[0].Offset), 2*i)
+		for _, e := range r.Events {
+			is.True(!e.CreatedAt().Before(last))
+			last = e.CreatedAt()
+		}
+		now = now.Add(-time.Hour * 24 * 365)
+		if i%2 == 1 {
+			h.fs.restart(kill)
+			is.NoErr(h.open())
+		}
+	}
+}
+
+// What could not be read again is refused.
+func TestTooLarge(t *testing.T) {
+	is := is.New(t)
+	large := func(o, line int) streamlib.Event {
+		record, err := streamlib.NewRecord(streamlib.Offset(o), "a", json.RawMessage(`""`), testTime)
+		is.NoErr(err)
+		data := `"` + strings.Repeat("x", line-sealLen-len(record)) + `"`
+		record = bytes.Replace(record, []byte(`"data":""`), []byte(`"data":`+data), 1)
+		e, err := streamlib.ParseRecord(record)
+		is.NoErr(err)
+		return e
+	}
+	s, fs, err := files{}.open(Options{})
+	is.NoErr(err)
+	is.True(errors.Is(s.Append("a", []streamlib.Event{large(0, maxLine+1)}), streamlib.ErrTooLarge))
+	is.NoErr(s.Append("a", []streamlib.Event{large(0, maxLine)}))
+	var events []streamlib.Event
+	for o := range maxFrame/maxLine + 1 {
+		events = append(events, large(1+o, maxLine))
+	}
+	is.True(errors.Is(s.Append("a", events), streamlib.ErrTooLarge))
+	fs.restart(kill)
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	info, err := s.Stat("a")
+	is.NoErr(err)
+	is.Equal(int(info.Tail), 1)
+}
