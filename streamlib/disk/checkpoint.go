@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -87,7 +86,7 @@ func (s *Store) settle(j *journal) error {
 	} else {
 		anyClosed := false
 		for _, name := range slices.Sorted(maps.Keys(j.names)) {
-			closed, err := s.syncLog(name)
+			closed, err := s.logs.syncLog(name)
 			if err != nil {
 				return err
 			}
@@ -157,46 +156,4 @@ func removeJournal(fsys fsys, path string) error {
 		return err
 	}
 	return fsys.syncDir(journalDir)
-}
-
-// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed, and
-// tells whether it was.
-func (s *Store) syncLog(name string) (closed bool, err error) {
-	s.mu.Lock()
-	l := s.logs[name]
-	closed = s.unsynced[name]
-	delete(s.unsynced, name)
-	if l != nil {
-		s.hold(l)
-	}
-	s.mu.Unlock()
-	if l != nil {
-		defer s.release(l)
-		if err := s.syncFile(l); err != nil {
-			return closed, err
-		}
-	}
-	if closed {
-		err = s.syncClosed(name)
-	}
-	return closed, err
-}
-
-// syncClosed syncs a file that was closed with bytes that were not. Who cannot open it now has the word of syncAll for
-// them.
-func (s *Store) syncClosed(name string) error {
-	f, _, err := openAny(s.fs, path(name))
-	for outOfDescriptors(err) && s.evictOne() {
-		f, _, err = openAny(s.fs, path(name))
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // it is deleted
-		return nil
-	case err != nil && syncAllTells:
-		s.options.Log.Warn("a file was synced with all others, for it cannot be opened", "file", path(name), "error", err)
-		return nil
-	case err != nil:
-		return err
-	}
-	return errors.Join(s.sync(path(name), f.sync), f.close())
 }

@@ -58,7 +58,7 @@ func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 	h.store.rotate()
 	is.True(h.store.checkpoint())
 	is.Equal(len(h.fs.loose()), 0)
-	is.Equal(len(h.store.unsynced), 0)
+	is.Equal(len(h.store.logs.unsynced), 0)
 	is.NoErr(h.reopen(power))
 }
 

@@ -42,7 +42,7 @@ func (s *Store) probe() error {
 
 // prepare finds out whether r can be committed. The log it takes is nil where there is nothing to do.
 func (s *Store) prepare(r *request) error {
-	l, err := s.acquire(r.name)
+	l, err := s.logs.acquire(r.name)
 	if err != nil {
 		return refused(err)
 	}
@@ -51,7 +51,7 @@ func (s *Store) prepare(r *request) error {
 		l.round, l.fresh, l.exists, l.end, l.next = s.round, true, f != nil, size, tail
 	}
 	if err = s.check(l, r); err != nil || r.kind == deletes && !l.exists && !s.anything(l) {
-		s.release(l)
+		s.logs.release(l)
 		return err
 	}
 	l.next += streamlib.Offset(len(r.events))
@@ -126,7 +126,7 @@ func (s *Store) unchanged(l *log) error {
 	}
 	if !l.lost {
 		l.lost = true
-		s.pin(l)
+		s.logs.pin(l)
 	}
 	return fmt.Errorf("somebody removed %s, or put another file in its place", l.path)
 }

@@ -113,7 +113,7 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 	held := batch[:0:0]
 	defer func() {
 		for _, r := range held {
-			s.release(r.log)
+			s.logs.release(r.log)
 		}
 	}()
 	fail := func(err error) {
@@ -320,12 +320,12 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 	if err != nil {
 		s.fail(err)
 		for _, r := range applied {
-			s.pin(r.log) // readers must not come to see what the file has now
+			s.logs.pin(r.log) // readers must not come to see what the file has now
 		}
 		return fmt.Errorf("%v; taking it back: %v", cause, err)
 	}
 	for _, l := range made {
-		s.discard(l)
+		s.logs.discard(l)
 	}
 	return nil
 }
@@ -350,10 +350,7 @@ func (s *Store) apply(r *request, frame []byte) error {
 	}
 	_, err := l.file.WriteAt(frame[r.from:r.to], l.end)
 	l.end += int64(r.to - r.from)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l.dirty = true // only now: a checkpoint that synced the file before the write must not take this back
-	l.writes++
+	s.logs.wrote(l)
 	return err
 }
 
@@ -397,7 +394,7 @@ func (s *Store) publish(r *request) {
 		s.mu.Lock()
 		r.log.deleted = true
 		s.mu.Unlock()
-		s.discard(r.log)
+		s.logs.discard(r.log)
 		if err := s.unmark(r.log); err != nil {
 			s.options.Log.Error("a stream that was deleted stays marked as damaged", "stream", r.name, "error", err)
 		}

@@ -40,12 +40,13 @@ type log struct {
 	updated time.Time
 	corrupt *streamlib.CorruptError // the end of the file is damaged: no tail
 
-	// The store's mu guards these.
-	refs    int
-	dirty   bool          // has bytes that were not synced
-	writes  int           // counts what makes it dirty
-	deleted bool          // the stream's life is over
-	place   *list.Element // among the idle ones, nil where it is none
+	// The open logs' mu guards these.
+	refs   int
+	dirty  bool          // has bytes that were not synced
+	writes int           // counts what makes it dirty
+	place  *list.Element // among the idle ones, nil where it is none
+
+	deleted bool // the stream's life is over; the store's mu guards it
 }
 
 func newLog(name string) *log {
@@ -62,6 +63,19 @@ func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.size, l.tail, l.updated = size, tail, updated
+}
+
+// openLog opens the stream's file, if it has one, reads its last line, and compares that with what is known of its damage.
+func (s *Store) openLog(l *log) error {
+	if err := l.open(s); err != nil {
+		return err
+	}
+	if l.corrupt != nil {
+		_ = s.found(l, l.corrupt)
+	} else if m := s.marked(l); m != nil && m.Offset >= l.size {
+		l.corrupt = m.corrupt() // what was lost stood at the end
+	}
+	return nil
 }
 
 // open opens the stream's file, if it has one, and reads its last line.

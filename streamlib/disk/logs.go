@@ -1,153 +1,220 @@
 package disk
 
 import (
+	"container/list"
+	"errors"
+	"io/fs"
+	"sync"
+
 	"github.com/iterate/durable-streams/streamlib"
 )
 
+// openLogs are the streams' open files: those that somebody has, and of the others those that were used last.
+type openLogs struct {
+	fs      fsys
+	options Options
+	open    func(*log) error                           // opens the stream's file
+	sync    func(path string, sync func() error) error // syncs it, or fails the store
+
+	mu   sync.Mutex // guards what follows, and what the logs say that it does; taken after a log's own, and never held while the disk works
+	logs map[string]*log
+	idle *list.List // of those that nobody has, the last used first
+	// unsynced names the streams whose file was closed with bytes that were not synced.
+	unsynced map[string]bool
+}
+
 // acquire returns the stream's log, open, for use until it is released.
-func (s *Store) acquire(name string) (*log, error) {
-	s.mu.Lock()
-	l := s.logs[name]
+func (o *openLogs) acquire(name string) (*log, error) {
+	o.mu.Lock()
+	l := o.logs[name]
 	if l == nil {
 		if err := streamlib.CheckName(name); err != nil {
-			s.mu.Unlock()
+			o.mu.Unlock()
 			return nil, err
 		}
 		l = newLog(name)
-		s.logs[name] = l
+		o.logs[name] = l
 	}
-	s.hold(l)
-	s.mu.Unlock()
+	o.hold(l)
+	o.mu.Unlock()
 	l.opening.Do(func() {
-		for l.err = l.open(s); outOfDescriptors(l.err) && s.evictOne(); l.err = l.open(s) {
-		}
-		if l.err == nil {
-			s.judge(l)
+		for l.err = o.open(l); outOfDescriptors(l.err) && o.evictOne(); l.err = o.open(l) {
 		}
 	})
 	if l.err != nil {
-		s.mu.Lock()
-		s.forget(l)
-		s.mu.Unlock()
-		s.release(l)
+		o.mu.Lock()
+		o.forget(l)
+		o.mu.Unlock()
+		o.release(l)
 		return nil, l.err
 	}
 	return l, nil
 }
 
-// judge compares a log that was just opened with what is known of its damage.
-func (s *Store) judge(l *log) {
-	if l.corrupt != nil {
-		_ = s.found(l, l.corrupt)
-	} else if m := s.marked(l); m != nil && m.Offset >= l.size {
-		l.corrupt = m.corrupt() // what was lost stood at the end
-	}
-}
-
 // hold counts one more user of the log. The caller holds mu.
-func (s *Store) hold(l *log) {
+func (o *openLogs) hold(l *log) {
 	if l.refs++; l.place != nil {
-		s.idle.Remove(l.place)
+		o.idle.Remove(l.place)
 		l.place = nil
 	}
 }
 
 // pin lets the log stay what it is until the next start.
-func (s *Store) pin(l *log) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hold(l)
+func (o *openLogs) pin(l *log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.hold(l)
 }
 
 // discard forgets the log of a file that was removed.
-func (s *Store) discard(l *log) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (o *openLogs) discard(l *log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	l.dirty = false
-	delete(s.unsynced, l.name)
-	s.forget(l)
+	delete(o.unsynced, l.name)
+	o.forget(l)
 }
 
 // forget makes the log one that nobody finds; who has it keeps it. The caller holds mu.
-func (s *Store) forget(l *log) {
-	if s.logs[l.name] != l {
+func (o *openLogs) forget(l *log) {
+	if o.logs[l.name] != l {
 		return
 	}
-	delete(s.logs, l.name)
-	if l.dirty && !s.options.NoSync {
-		s.unsynced[l.name] = true
+	delete(o.logs, l.name)
+	if l.dirty && !o.options.NoSync {
+		o.unsynced[l.name] = true
 	}
 }
 
 // release gives the log back. Of those that nobody has then, the ones that were not used for longest are closed where
 // too many are open; readers that are stuck may take half of what may be open from the others, and no more.
-func (s *Store) release(l *log) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (o *openLogs) release(l *log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if l.refs--; l.refs > 0 {
 		return
 	}
 	if l.file == nil || l.corrupt != nil || l.readOnly {
-		s.forget(l) // nothing to keep, or to be looked at again
+		o.forget(l) // nothing to keep, or to be looked at again
 	}
-	if s.logs[l.name] != l {
-		s.shut(l)
+	if o.logs[l.name] != l {
+		o.shut(l)
 		return
 	}
-	l.place = s.idle.PushFront(l)
-	for len(s.logs) > s.options.MaxOpen && s.idle.Len() > s.options.MaxOpen/2 {
-		s.evict()
+	l.place = o.idle.PushFront(l)
+	for len(o.logs) > o.options.MaxOpen && o.idle.Len() > o.options.MaxOpen/2 {
+		o.evict()
 	}
 }
 
 // evictOne closes an idle log where more are open than should be. Else others have the descriptors, such as connections: they would
 // take this one, too, and a stream that can be read could not.
-func (s *Store) evictOne() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.logs) > s.options.MaxOpen && s.evict()
+func (o *openLogs) evictOne() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.logs) > o.options.MaxOpen && o.evict()
 }
 
 // evict closes the idle log that was not used for longest, and tells whether there is one. The caller holds mu.
-func (s *Store) evict() bool {
-	last := s.idle.Back()
+func (o *openLogs) evict() bool {
+	last := o.idle.Back()
 	if last == nil {
 		return false
 	}
-	l := s.idle.Remove(last).(*log)
+	l := o.idle.Remove(last).(*log)
 	l.place = nil
-	s.forget(l)
-	s.shut(l)
+	o.forget(l)
+	o.shut(l)
 	return true
 }
 
+// shut closes a log that nobody has and nobody finds.
+func (o *openLogs) shut(l *log) {
+	if l.file == nil {
+		return
+	}
+	if err := l.file.close(); err != nil {
+		o.options.Log.Error("close", "file", l.path, "error", err)
+	}
+}
+
+// close forgets all logs. What a reader still has is closed when it is released.
+func (o *openLogs) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.logs {
+		o.forget(l)
+		if l.refs == 0 {
+			o.shut(l)
+		}
+	}
+}
+
+// wrote notes that the log has bytes that are not synced. It is called behind the write: a sync that began before must not take it back.
+func (o *openLogs) wrote(l *log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.dirty = true
+	l.writes++
+}
+
+// syncLog syncs the stream's file: what was written to it where it is open, and what was before it was closed, and
+// tells whether it was.
+func (o *openLogs) syncLog(name string) (closed bool, err error) {
+	o.mu.Lock()
+	l := o.logs[name]
+	closed = o.unsynced[name]
+	delete(o.unsynced, name)
+	if l != nil {
+		o.hold(l)
+	}
+	o.mu.Unlock()
+	if l != nil {
+		defer o.release(l)
+		if err := o.syncFile(l); err != nil {
+			return closed, err
+		}
+	}
+	if closed {
+		err = o.syncClosed(name)
+	}
+	return closed, err
+}
+
 // syncFile makes durable what was written to the log so far. The caller has acquired it.
-func (s *Store) syncFile(l *log) error {
-	s.mu.Lock()
+func (o *openLogs) syncFile(l *log) error {
+	o.mu.Lock()
 	dirty, writes := l.dirty, l.writes
-	s.mu.Unlock()
+	o.mu.Unlock()
 	if !dirty {
 		return nil
 	}
-	if !s.options.NoSync {
-		if err := s.sync(l.path, l.file.sync); err != nil {
-			return err
-		}
+	if err := o.sync(l.path, l.file.sync); err != nil {
+		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if l.writes == writes {
 		l.dirty = false
 	}
 	return nil
 }
 
-// shut closes a log that nobody has and nobody finds.
-func (s *Store) shut(l *log) {
-	if l.file == nil {
-		return
+// syncClosed syncs a file that was closed with bytes that were not. Who cannot open it now has the word of syncAll for
+// them.
+func (o *openLogs) syncClosed(name string) error {
+	f, _, err := openAny(o.fs, path(name))
+	for outOfDescriptors(err) && o.evictOne() {
+		f, _, err = openAny(o.fs, path(name))
 	}
-	if err := l.file.close(); err != nil {
-		s.options.Log.Error("close", "file", l.path, "error", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // it is deleted
+		return nil
+	case err != nil && syncAllTells:
+		o.options.Log.Warn("a file was synced with all others, for it cannot be opened", "file", path(name), "error", err)
+		return nil
+	case err != nil:
+		return err
 	}
+	return errors.Join(o.sync(path(name), f.sync), f.close())
 }

@@ -14,23 +14,23 @@ import (
 
 func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
-		l, err := s.acquire(name)
+		l, err := s.logs.acquire(name)
 		if err != nil {
 			yield(nil, classified(err))
 			return
 		}
-		defer s.release(l)
+		defer s.logs.release(l)
 		l.read(max(from, 0), to, func(events []streamlib.Event, err error) bool { return yield(events, s.found(l, err)) })
 	}
 }
 
 func (s *Store) Stat(name string) (streamlib.Info, error) {
 	info := streamlib.Info{Name: name}
-	l, err := s.acquire(name)
+	l, err := s.logs.acquire(name)
 	if err != nil {
 		return info, classified(err)
 	}
-	defer s.release(l)
+	defer s.logs.release(l)
 	l.mu.Lock()
 	f, corrupt := l.file, l.corrupt
 	info.Size, info.Tail, info.UpdatedAt = l.size, l.tail, l.updated

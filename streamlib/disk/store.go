@@ -34,6 +34,7 @@ type Store struct {
 	options Options
 	tell    func(string) // what Repair gave up; nil where nobody asked
 	commits commit.Group[*request]
+	logs    openLogs
 
 	// The committer's alone.
 	prepared bool     // the folder has what belongs into it
@@ -46,11 +47,7 @@ type Store struct {
 	frame    []byte
 	changed  time.Time // what fsys.reachable said of the streams' folder
 
-	mu   sync.Mutex // guards what follows; taken after a stream's own lock, and never held while the disk works
-	logs map[string]*log
-	idle *list.List // of those that nobody has, the last used first
-	// unsynced names the streams whose file was closed with bytes that were not synced.
-	unsynced map[string]bool
+	mu       sync.Mutex       // guards what follows; taken after a stream's own lock, and never held while the disk works
 	full     []*journal       // waiting for their checkpoint, in order
 	broken   error            // why there are no more appends: a sync failed, or the store was closed
 	failed   bool             // a sync did
@@ -118,7 +115,8 @@ func newStore(root fsys, o Options) *Store {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{fs: root, options: o, logs: map[string]*log{}, marks: map[string]*mark{}, idle: list.New(), unsynced: map[string]bool{}}
+	s := &Store{fs: root, options: o, marks: map[string]*mark{}}
+	s.logs = openLogs{fs: root, options: o, open: s.openLog, sync: s.sync, logs: map[string]*log{}, idle: list.New(), unsynced: map[string]bool{}}
 	s.work = sync.NewCond(&s.mu)
 	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
 	return s
@@ -168,14 +166,9 @@ func (s *Store) Close() error {
 	s.running.Wait()
 	for s.checkpoint() {
 	}
+	s.logs.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.logs {
-		s.forget(l) // what a reader still has is closed when it is released
-		if l.refs == 0 {
-			s.shut(l)
-		}
-	}
 	var err error
 	if s.failed {
 		err = s.broken
