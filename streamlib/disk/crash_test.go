@@ -48,7 +48,7 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 		count /= 10
 	}
 	if *crashFlag > 0 {
-		first, end = rand.Uint64N(1<<62)+1, time.Now().Add(*crashFlag/2) // there are two such tests
+		first, end = rand.Uint64N(1<<62)+1, time.Now().Add(*crashFlag/3) // there are three such tests
 	}
 	n := uint64(0)
 	for ; n < count && end.IsZero() || time.Now().Before(end); n++ {

@@ -187,6 +187,7 @@ func (c *crashFS) plant(path string, b []byte) {
 	n := &inode{links: 1}
 	n.live.write(b, 0)
 	n.disk, n.synced = n.live.clone(), n.live.size
+	dir.moves = slices.DeleteFunc(dir.moves, func(m move) bool { return m.from == base || m.to == base })
 	dir.entries[base], dir.durable[base] = n, n
 }
 

@@ -93,6 +93,16 @@ func (s *Store) marked(l *log) *mark {
 	return s.marks[l.stem()]
 }
 
+// markedName returns the name that the mark of a file's damage has, "" where there is none.
+func (s *Store) markedName(stem string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.marks[stem]; m != nil {
+		return m.Stream
+	}
+	return ""
+}
+
 // found remembers err where it says that the stream is damaged, and returns it. A control record of a later version is no damage.
 func (s *Store) found(l *log, err error) error {
 	if c, ok := errors.AsType[*streamlib.CorruptError](err); ok && c.Reason != errControl.Error() {

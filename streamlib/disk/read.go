@@ -108,7 +108,7 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 }
 
 // streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a hash, its first whole
-// event tells, and it is "" where there is none.
+// event tells, or else the mark of its damage; it is "" where neither does.
 func (s *Store) streamName(file string) (string, error) {
 	stemmed := strings.TrimSuffix(file, suffix)
 	name, hashed := unstem(stemmed)
@@ -129,7 +129,7 @@ func (s *Store) streamName(file string) (string, error) {
 	for lines := (scanner{f: f, size: size, chunk: 4 << 10}); ; {
 		line, err := lines.next()
 		if err == io.EOF {
-			return "", nil
+			return s.markedName(stemmed), nil
 		} else if err != nil {
 			return "", err
 		}

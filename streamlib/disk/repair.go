@@ -70,6 +70,9 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 			s.say(fmt.Sprintf("stream %q could not be repaired: %v", m.Stream, err))
 		}
 	}
+	if err := s.fs.syncDir(damagedDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a mark that one who ended too early removed would come back
+	}
 	switch err := s.fs.syncDir(streamsDir); {
 	case err != nil:
 		return err
@@ -98,11 +101,17 @@ func (s *Store) repair(l *log, salvage bool) error {
 	switch {
 	case err != nil && !damaged:
 		return err
-	case !damaged:
+	case !damaged && s.marked(l) != nil:
+		if err := l.file.sync(); err != nil { // who cut it may have ended before that
+			return err
+		}
 		return s.settleMark(l, "all that is in its file is whole")
+	case !damaged:
+		return nil
 	case older:
 		end = corrupt.Offset
 	}
+	_ = s.found(l, err) // it stays marked until the cut is durable
 	kept, _, err := s.keepCopy(l.file, 0, l.size, l.beside("damaged", end))
 	if err != nil {
 		return err
