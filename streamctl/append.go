@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 const (
@@ -64,7 +65,7 @@ func streamAppend(ctx context.Context, c *call) error {
 				"streamctl " + c.name + ` -n ` + name + ` -e '{"type":"greeting","text":"hello"}'`}
 		}
 		b.Data = []json.RawMessage{json.RawMessage(c.value("event"))}
-	case isTerminal(c.stdin):
+	case daemon.IsTerminal(c.stdin):
 		return usageError{fmt.Errorf("%s: nothing to append: give -m TEXT, -e JSON, or lines of JSON on stdin", c.name), "streamctl " + c.name + " -n " + name + " -m hello"}
 	default:
 		return c.appendLines(ctx, name, b)
@@ -203,7 +204,7 @@ type appender struct {
 // appendLines appends the lines of stdin. With a key or a condition they are one append, all or nothing.
 func (c *call) appendLines(ctx context.Context, name string, whole streamlib.Batch) error {
 	a := &appender{call: c, name: name, run: "streamctl-" + rand.Text(), progress: func(int, bool) {}}
-	if isTerminal(c.stderr) && !isTerminal(c.stdout.under) {
+	if daemon.IsTerminal(c.stderr) && !daemon.IsTerminal(c.stdout.under) {
 		a.progress = progressLine(c.stderr)
 	}
 	interrupted, ctx, stop := interruptible(ctx)

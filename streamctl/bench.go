@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamctl/internal/bench"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 func benchServer(ctx context.Context, c *call) error {
@@ -56,7 +57,7 @@ func benchServer(ctx context.Context, c *call) error {
 		return err
 	}
 	l.URL = client.URL
-	if isTerminal(c.stderr) {
+	if daemon.IsTerminal(c.stderr) {
 		l.Progress = func(p bench.Progress) {
 			fmt.Fprintf(c.stderr, "\r%s  %d appended, %d delivered, %d failed \x1b[K", p.Elapsed.Round(time.Second), p.Appended, p.Delivered, p.Failed)
 		}

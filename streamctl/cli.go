@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 // A flagInfo is one flag. It means the same wherever it is taken.
@@ -117,7 +118,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	}
 	switch {
 	case c.has("version"):
-		fmt.Fprintln(out, "streamctl", buildVersion())
+		fmt.Fprintln(out, "streamctl", daemon.Version())
 		return out.Flush()
 	case c.has("help"):
 		text, err := help(words)

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
@@ -28,8 +29,6 @@ const (
 	proofTime = 2 * time.Second
 	// startTime is how long a command waits for a server that starts, its own or the winner of a race.
 	startTime = 10 * time.Second
-	// folderTaken is streamd's exit status where another server has the folder.
-	folderTaken = 4
 )
 
 var (
@@ -53,7 +52,7 @@ type server struct {
 
 func (s server) url() string { return fmt.Sprintf("http://127.0.0.1:%d", s.port) }
 
-func (f folder) logFile() string { return filepath.Join(f.dir, "daemon.log") }
+func (f folder) logFile() string { return filepath.Join(f.dir, daemon.LogFile) }
 
 // client returns a client of the folder's server, which is started where there is none; for one that only reads,
 // where there are streams: else it is errNoStreams. When that server ends, the client's later connections go to its
@@ -148,8 +147,8 @@ func bareUsage(err error) error {
 // kept returns the flags that streamd was started with last in this folder, none where there were none. The file may
 // have been planted: only flags of streamd's own are taken from it, and of the user's own file.
 func (f folder) kept() (given map[string][]string, err error) {
-	path := filepath.Join(f.dir, "daemon.args")
-	b, info, err := readPlain(path)
+	path := filepath.Join(f.dir, daemon.ArgsFile)
+	b, info, err := daemon.Read(f.dir, daemon.ArgsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[string][]string{}, nil
 	}
@@ -176,24 +175,6 @@ func (f folder) kept() (given map[string][]string, err error) {
 			f.command("server start") + withFlags}
 	}
 	return given, nil
-}
-
-// readPlain reads a small file of the folder, and no link, nor what would hang.
-func readPlain(path string) ([]byte, os.FileInfo, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no file", path)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(file, 64<<10))
-	return b, info, err
 }
 
 // empty tells whether there is no folder, or one that never had a stream and has no server.
@@ -268,7 +249,7 @@ func (f folder) moved(s server) error {
 // find returns a connection to the folder's server where that runs, and what it said about itself on this connection.
 // Where daemon.port does not lead there, the lock does on systems that tell who has it.
 func (f folder) find(ctx context.Context) (net.Conn, server, error) {
-	b, _, err := readPlain(filepath.Join(f.dir, "daemon.port"))
+	b, _, err := daemon.Read(f.dir, daemon.PortFile)
 	if err == nil {
 		var port int
 		if port, err = strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
@@ -375,10 +356,10 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 		return nil, server{}, err
 	}
 	defer r.Close()
-	daemon := exec.Command(path, append([]string{"--dir=" + f.dir}, streamdArgs(given)...)...)
-	daemon.Dir, daemon.Env, daemon.Stdout, daemon.Stderr = "/", environment(), w, log
-	daemon.SysProcAttr = detached
-	err = daemon.Start()
+	streamd := exec.Command(path, append([]string{"--dir=" + f.dir}, streamdArgs(given)...)...)
+	streamd.Dir, streamd.Env, streamd.Stdout, streamd.Stderr = "/", environment(), w, log
+	streamd.SysProcAttr = detached
+	err = streamd.Start()
 	w.Close()
 	if err != nil {
 		return nil, server{}, err
@@ -390,11 +371,11 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 		err, _ := f.hung()
 		return nil, server{}, err
 	case err != nil:
-		daemon.Wait()
-		switch err := fmt.Errorf("streamd did not start: %s", f.lastWords(before)); daemon.ProcessState.ExitCode() {
+		streamd.Wait()
+		switch err := fmt.Errorf("streamd did not start: %s", f.lastWords(before)); streamd.ProcessState.ExitCode() {
 		case 2:
 			return nil, server{}, usageError{err, "streamctl server start --help"}
-		case folderTaken:
+		case daemon.Taken:
 			return nil, server{}, errTaken
 		default:
 			return nil, server{}, err
@@ -416,7 +397,7 @@ func environment() []string {
 // openLog opens daemon.log for a server to append to. The folder may be somebody else's: a link is not followed.
 func (f folder) openLog() (*os.File, error) {
 	path := f.logFile()
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|noFollow, 0o600)
+	log, err := daemon.OpenPlain(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if info, e := os.Lstat(path); e == nil && (!info.Mode().IsRegular() || hasNames(info)) {
 		if err == nil {
 			log.Close()
@@ -436,7 +417,7 @@ func (f folder) openLog() (*os.File, error) {
 
 // lastWords returns the error that a streamd logged last.
 func (f folder) lastWords(from int64) string {
-	log, err := os.OpenFile(f.logFile(), os.O_RDONLY|noFollow, 0)
+	log, err := daemon.OpenPlain(f.logFile(), os.O_RDONLY)
 	if err != nil {
 		return err.Error()
 	}

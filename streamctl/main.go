@@ -47,8 +47,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -150,19 +148,4 @@ func tell(stderr io.Writer, err error) {
 	if e, ok := errors.AsType[hintError](err); ok {
 		fmt.Fprintf(stderr, "Try: %s\n", e.try)
 	}
-}
-
-// buildVersion is what the go command stamped into the binary.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	version := strings.Trim(info.Main.Version, "()")
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			version += "-" + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return version
 }

@@ -42,9 +42,6 @@ func keepToOurselves() {
 	}
 }
 
-// noFollow opens no link, and waits for nobody at the other end of a pipe.
-const noFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
-
 // hasNames tells whether a file has other names than one.
 func hasNames(info os.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)

@@ -48,9 +48,6 @@ func isReaderGone(err error) bool {
 
 func keepToOurselves() {} // only what exec.Cmd names is inherited
 
-// noFollow is nothing here: what makes links needs a privilege.
-const noFollow = 0
-
 func hasNames(os.FileInfo) bool { return false }
 
 func isOurs(os.FileInfo) bool { return true }

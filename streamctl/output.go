@@ -64,17 +64,3 @@ func untilReaderGone(ctx context.Context, stdout io.Writer) (context.Context, co
 	}
 	return ctx, cancel
 }
-
-// isTerminal tells whether v is one, taking for one every character device but /dev/null.
-func isTerminal(v any) bool {
-	f, ok := v.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
-}

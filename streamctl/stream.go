@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
@@ -230,7 +231,7 @@ func streamSubscribe(ctx context.Context, c *call) error {
 		return err
 	}
 	stream := client.Stream(name)
-	if isTerminal(c.stderr) && absent(ctx, stream) { // a script may well be there before its stream
+	if daemon.IsTerminal(c.stderr) && absent(ctx, stream) { // a script may well be there before its stream
 		c.noStream(name, " yet")
 	}
 	return c.follow(ctx, stream, f, func(events []streamlib.Event) (done bool, err error) { return false, c.printEvents(events) })

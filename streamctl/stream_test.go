@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -565,7 +566,7 @@ func TestProgressIsForTerminals(t *testing.T) {
 	show(1000, false)
 	show(2000, true)
 	is.Equal(b.String(), "\r1000 events appended\r2000 events appended\n")
-	is.True(!isTerminal(&b))
+	is.True(!daemon.IsTerminal(&b))
 }
 
 func TestSizesAndAges(t *testing.T) {

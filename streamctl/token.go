@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
 )
 
@@ -51,7 +51,7 @@ var secretForm = regexp.MustCompile("^[A-Z2-7]{26}$")
 // secret returns the header that shows a server with tokens who may use the folder. What has another form is none: the folder
 // may be somebody else's, and what is said may go to anybody.
 func (f folder) secret() string {
-	b, _, err := readPlain(filepath.Join(f.dir, "daemon.secret"))
+	b, _, err := daemon.Read(f.dir, daemon.SecretFile)
 	if secret := strings.TrimSpace(string(b)); err == nil && secretForm.MatchString(secret) {
 		return "Authorization: Bearer " + secret + "\r\n"
 	}

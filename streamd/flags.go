@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
@@ -108,7 +108,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	once(f, "allow-host", "allow-origin")
 	err := f.Parse(args)
 	if err == nil && version {
-		fmt.Fprintln(stdout, "streamd", buildVersion())
+		fmt.Fprintln(stdout, "streamd", daemon.Version())
 		return o, flag.ErrHelp
 	}
 	if errors.Is(err, flag.ErrHelp) {
@@ -234,19 +234,4 @@ func chosen(f *flag.FlagSet, o options) (args []string) {
 		args = append(args, "--port-fallback")
 	}
 	return args
-}
-
-// buildVersion is what the go command stamped into the binary.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	version := strings.Trim(info.Main.Version, "()")
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			version += "-" + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return version
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
 )
 
@@ -93,11 +93,7 @@ func verify(dir string, stdout, stderr io.Writer) error {
 
 // progress returns what writes a line on a terminal, a few times a second; nil where w is none.
 func progress(w io.Writer) func(disk.Summary, int) {
-	f, ok := w.(*os.File)
-	if !ok {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !daemon.IsTerminal(w) {
 		return nil
 	}
 	var last time.Time

@@ -6,10 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 const (
-	logFile = "daemon.log"
 	maxLog  = 8 << 20 // the size at which the log is cut
 	keptLog = 1 << 20 // what stays of it
 )
@@ -24,7 +25,7 @@ type boundedLog struct {
 
 // bounded returns what to log to: where stderr is the daemon.log of the folder it is held to a size.
 func bounded(stderr io.Writer, dir string) io.Writer {
-	l := &boundedLog{path: filepath.Join(dir, logFile), limit: maxLog}
+	l := &boundedLog{path: filepath.Join(dir, daemon.LogFile), limit: maxLog}
 	var ok bool
 	if l.stderr, ok = stderr.(*os.File); !ok {
 		return stderr
@@ -51,7 +52,7 @@ func (l *boundedLog) Write(b []byte) (int, error) {
 
 // cut cuts all but the last lines off.
 func (l *boundedLog) cut(info os.FileInfo) error {
-	f, err := openPlain(l.path, os.O_RDWR)
+	f, err := daemon.OpenPlain(l.path, os.O_RDWR)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,3 @@ const portTaken = syscall.EADDRINUSE
 
 // endAt ends the process as the signal does by itself.
 func endAt(signal os.Signal) { _ = syscall.Kill(os.Getpid(), signal.(syscall.Signal)) }
-
-// noFollow opens no link, and waits for nobody at the other end of a pipe.
-const noFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK

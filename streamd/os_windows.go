@@ -12,6 +12,3 @@ import (
 const portTaken = syscall.Errno(10048)
 
 func endAt(os.Signal) { os.Exit(1) }
-
-// noFollow is nothing here: what makes links needs a privilege.
-const noFollow = 0

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
@@ -71,7 +72,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		return err
 	}
 	health := streamhttp.Health{
-		Status: "ok", PID: os.Getpid(), Dir: o.dir, Version: buildVersion(), Storage: o.storage,
+		Status: "ok", PID: os.Getpid(), Dir: o.dir, Version: daemon.Version(), Storage: o.storage,
 		StartedAt: time.Now().UTC(), Args: o.args,
 	}
 	manager := streamlib.NewManager(storage, o.factory, streamlib.Options{MaxEvent: o.maxEvent, Log: log})
@@ -236,12 +237,12 @@ func taken(ctx context.Context, dir string) error {
 
 // ask asks the server that the folder's files name whether the folder is its own.
 func ask(ctx context.Context, dir string) (url string, health streamhttp.Health, err error) {
-	port, err := readNumber(dir, portFile)
+	port, err := readNumber(dir, daemon.PortFile)
 	if err != nil {
 		return "", health, err
 	}
 	url = fmt.Sprintf("http://127.0.0.1:%d", port)
-	secret, _ := read(dir, secretFile)
+	secret, _, _ := daemon.Read(dir, daemon.SecretFile)
 	client := streamhttp.Client{URL: url, Token: strings.TrimSpace(string(secret)), HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	if health, err = client.Health(ctx); err != nil {
 		return "", health, err

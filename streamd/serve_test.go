@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/matryer/is"
 )
@@ -113,7 +114,7 @@ func TestStartsAtOnce(t *testing.T) {
 		is.True(strings.HasPrefix(<-ended, fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid ", disk.ErrLocked, dir)))
 	}
 	winner := <-won
-	is.Equal(readFile(t, dir, pidFile), fmt.Sprintln(winner.Process.Pid))
+	is.Equal(readFile(t, dir, daemon.PIDFile), fmt.Sprintln(winner.Process.Pid))
 	is.NoErr(winner.Process.Signal(syscall.SIGTERM))
 	is.NoErr(winner.Wait())
 }
@@ -156,8 +157,8 @@ func TestEndLeavesNothing(t *testing.T) {
 			info, err := os.Stat(dir)
 			is.NoErr(err)
 			is.Equal(info.Mode().Perm(), os.FileMode(0o700))
-			is.Equal(readFile(t, dir, pidFile), fmt.Sprintln(os.Getpid()))
-			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, portFile)))
+			is.Equal(readFile(t, dir, daemon.PIDFile), fmt.Sprintln(os.Getpid()))
+			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, daemon.PortFile)))
 			_, err = disk.Lock(dir)
 			is.True(errors.Is(err, disk.ErrLocked)) // memory has the folder, too
 
@@ -168,7 +169,7 @@ func TestEndLeavesNothing(t *testing.T) {
 			is.NoErr(err)
 			_, err = io.ReadAll(subscription.Body)
 			is.NoErr(err) // ended, and not cut off
-			for _, name := range []string{pidFile, portFile} {
+			for _, name := range []string{daemon.PIDFile, daemon.PortFile} {
 				_, err := os.Stat(filepath.Join(dir, name))
 				is.True(errors.Is(err, os.ErrNotExist))
 			}
@@ -184,11 +185,11 @@ func TestEndLeavesOthersFiles(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
 	_, end := inProcess(t, dir)
-	is.NoErr(writeNumber(dir, pidFile, 1))
+	is.NoErr(writeNumber(dir, daemon.PIDFile, 1))
 	_, err := end()
 	is.NoErr(err)
-	is.Equal(readFile(t, dir, pidFile), "1\n")
-	readFile(t, dir, portFile)
+	is.Equal(readFile(t, dir, daemon.PIDFile), "1\n")
+	readFile(t, dir, daemon.PortFile)
 }
 
 // TestPlantedLinks: in a folder that somebody else has prepared nothing is written through a link, and no pipe is
@@ -204,15 +205,15 @@ func TestPlantedLinks(t *testing.T) {
 			dir := t.TempDir()
 			victim := filepath.Join(t.TempDir(), "victim")
 			is.NoErr(os.WriteFile(victim, []byte("precious"), 0o600))
-			for _, name := range []string{pidFile, portFile, argsFile, "format"} {
+			for _, name := range []string{daemon.PIDFile, daemon.PortFile, daemon.ArgsFile, "format"} {
 				is.NoErr(plant(victim, filepath.Join(dir, name+".new")))
 				if name != "format" {
 					is.NoErr(plant(victim, filepath.Join(dir, name)))
 				}
 			}
 			url, end := inProcess(t, dir, "--max-event", "100")
-			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, portFile)))
-			is.Equal(readFile(t, dir, argsFile), `["--max-event=100","--port=0"]`+"\n")
+			is.True(strings.HasSuffix(url+"\n", ":"+readFile(t, dir, daemon.PortFile)))
+			is.Equal(readFile(t, dir, daemon.ArgsFile), `["--max-event=100","--port=0"]`+"\n")
 			log, err := end()
 			is.NoErr(err)
 			is.True(!strings.Contains(log, "WARN"))
@@ -228,21 +229,21 @@ func TestArgsAreKept(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
 	_, end := inProcess(t, dir, "-factory", "validated", "--allow-host", "a", "--allow-host=b", "--port-fallback")
-	is.Equal(readFile(t, dir, argsFile), `["--allow-host=a","--allow-host=b","--factory=validated","--port=0","--port-fallback"]`+"\n")
+	is.Equal(readFile(t, dir, daemon.ArgsFile), `["--allow-host=a","--allow-host=b","--factory=validated","--port=0","--port-fallback"]`+"\n")
 	end()
-	readFile(t, dir, argsFile) // a clean end may be that of the machine
+	readFile(t, dir, daemon.ArgsFile) // a clean end may be that of the machine
 	o, err := parse([]string{"--dir", dir, "--port-fallback"}, io.Discard)
 	is.NoErr(err)
 	is.Equal(len(o.own), 0)
 	is.NoErr(keepArgs(dir, o.own))
-	_, err = os.Stat(filepath.Join(dir, argsFile))
+	_, err = os.Stat(filepath.Join(dir, daemon.ArgsFile))
 	is.True(errors.Is(err, os.ErrNotExist))
 }
 
 // TestLogIsBounded, where it is the folder's daemon.log, however it was opened, and nowhere else.
 func TestLogIsBounded(t *testing.T) {
 	is := is.New(t)
-	for _, name := range []string{logFile, "other.log"} {
+	for _, name := range []string{daemon.LogFile, "other.log"} {
 		for _, flag := range []int{os.O_APPEND, 0} {
 			dir := t.TempDir()
 			path := filepath.Join(dir, name)
@@ -262,8 +263,8 @@ func TestLogIsBounded(t *testing.T) {
 			is.NoErr(c.Wait())
 			text := readFile(t, dir, name)
 			is.True(strings.Contains(text, "an early line\nthe last one\n") && strings.Contains(text, "msg=ending")) // in this order
-			is.Equal(name == logFile, strings.HasPrefix(text, `level=INFO msg="what stood before was cut off"`+"\nan early line\n"))
-			is.Equal(name == logFile, len(text) < 2*keptLog)
+			is.Equal(name == daemon.LogFile, strings.HasPrefix(text, `level=INFO msg="what stood before was cut off"`+"\nan early line\n"))
+			is.Equal(name == daemon.LogFile, len(text) < 2*keptLog)
 			is.True(!strings.Contains(text, "\x00"))
 		}
 	}

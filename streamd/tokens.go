@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
 )
 
@@ -16,7 +17,7 @@ const keyFile = "session.key"
 
 // openTokens opens the tokens, and lets SIGHUP read them again, unless it comes of a terminal that closes.
 func openTokens(o options, log *slog.Logger) (*tokens.File, error) {
-	key, err := read(o.dir, keyFile)
+	key, _, err := daemon.Read(o.dir, keyFile)
 	if err != nil || len(key) < 26 {
 		key = []byte(rand.Text() + rand.Text() + "\n")
 		if err := replace(o.dir, keyFile, key); err != nil {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/matryer/is"
 )
@@ -65,7 +66,7 @@ func TestTokens(t *testing.T) {
 	is.Equal(status, 401)
 	status, _, _ = request(t, "GET", url+"/streams", "Authorization: Bearer secret-a")
 	is.Equal(status, 200)
-	secret := strings.TrimSpace(readFile(t, dir, secretFile))
+	secret := strings.TrimSpace(readFile(t, dir, daemon.SecretFile))
 	status, _, _ = request(t, "GET", url+"/streams", "Authorization: Bearer "+secret)
 	is.Equal(status, 401) // it is for /healthz alone
 
@@ -76,7 +77,7 @@ func TestTokens(t *testing.T) {
 	}
 	_, body, _ := request(t, "GET", url+"/healthz", "Authorization: Bearer "+secret)
 	is.True(strings.Contains(body, fmt.Sprintf(`"pid":%d,"dir":%q`, os.Getpid(), dir)))
-	for _, name := range []string{secretFile, keyFile} {
+	for _, name := range []string{daemon.SecretFile, keyFile} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		is.NoErr(err)
 		is.Equal(info.Mode().Perm(), os.FileMode(0o600))
@@ -89,11 +90,11 @@ func TestTokens(t *testing.T) {
 	log, err := end()
 	is.NoErr(err)
 	is.True(!strings.Contains(log, "secret") && !strings.Contains(log, secret))
-	_, err = os.Stat(filepath.Join(dir, secretFile))
+	_, err = os.Stat(filepath.Join(dir, daemon.SecretFile))
 	is.True(os.IsNotExist(err))
 
 	url, _ = inProcess(t, dir, "--tokens", path)
-	is.True(readFile(t, dir, secretFile) != secret+"\n")
+	is.True(readFile(t, dir, daemon.SecretFile) != secret+"\n")
 	status, _, _ = request(t, "GET", url+"/streams", "Cookie: "+cookies[0].Name+"="+cookies[0].Value)
 	is.Equal(status, 200) // a page goes on reading over the restart
 }
@@ -102,9 +103,9 @@ func TestTokens(t *testing.T) {
 func TestWithoutTokens(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
-	is.NoErr(os.WriteFile(filepath.Join(dir, secretFile), []byte("of one that crashed\n"), 0o600))
+	is.NoErr(os.WriteFile(filepath.Join(dir, daemon.SecretFile), []byte("of one that crashed\n"), 0o600))
 	url, _ := inProcess(t, dir)
-	for _, name := range []string{secretFile, keyFile} {
+	for _, name := range []string{daemon.SecretFile, keyFile} {
 		_, err := os.Stat(filepath.Join(dir, name))
 		is.True(os.IsNotExist(err))
 	}
@@ -122,7 +123,7 @@ func TestSecretsFollowNoLinks(t *testing.T) {
 	victim := filepath.Join(t.TempDir(), "victim")
 	text := strings.Repeat("known to somebody ", 10)
 	is.NoErr(os.WriteFile(victim, []byte(text), 0o600))
-	for _, name := range []string{keyFile, secretFile, keyFile + ".new", secretFile + ".new"} {
+	for _, name := range []string{keyFile, daemon.SecretFile, keyFile + ".new", daemon.SecretFile + ".new"} {
 		is.NoErr(os.Symlink(victim, filepath.Join(dir, name)))
 	}
 	_, end := inProcess(t, dir, "--tokens", path)
@@ -235,5 +236,5 @@ func TestAllowOrigin(t *testing.T) {
 	is.Equal(status, 204)
 	status, _, _ = request(t, "OPTIONS", url+"/streams/s", "Origin: http://localhost:8081", "Access-Control-Request-Method: POST")
 	is.Equal(status, 405)
-	is.Equal(readFile(t, dir, argsFile), `["--allow-origin=https://app.example.com","--allow-origin=http://localhost:8080","--port=0"]`+"\n")
+	is.Equal(readFile(t, dir, daemon.ArgsFile), `["--allow-origin=https://app.example.com","--allow-origin=http://localhost:8080","--port=0"]`+"\n")
 }

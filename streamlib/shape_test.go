@@ -136,7 +136,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"streamlib", "streamlib/disk", "streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit", "streamd", "streamctl"} {
+	for _, name := range []string{"streamlib", "streamlib/daemon", "streamlib/disk", "streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit", "streamd", "streamctl"} {
 		if !seen[name] {
 			t.Errorf("%s was not looked at", name)
 		}
