@@ -17,68 +17,45 @@ import (
 	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
-// A flagInfo is one flag. It means the same wherever it is taken.
-type flagInfo struct {
-	long, short string
-	value       string // what stands for the value in a usage, "" for a flag that is given or not
-	help        string
-}
-
-var flagInfos = []flagInfo{
-	{"name", "n", "NAME", "the stream"},
-	{"message", "m", "TEXT", `append {"type":"message","text":TEXT}`},
-	{"event", "e", "JSON", "append this JSON value"},
-	{"key", "", "KEY", "append once: a repeat with the same key gives the first one's event"},
-	{"if-tail", "", "OFFSET", "append only if this is the offset that the event will get"},
-	{"offset", "o", "OFFSET", "where to begin: a number, -1 for the first event, now for the next one"},
-	{"limit", "l", "N", "at most so many"},
-	{"last", "", "N", "begin with the last N events"},
-	{"type", "", "TYPE", `only events whose data's "type" or "_type" is this; may be repeated`},
-	{"all", "", "", "every stream, from now on"},
-	{"prefix", "", "PREFIX", "only streams whose names begin with this"},
-	{"details", "", "", "offsets, sizes and ages too"},
-	{"timeout", "", "TIME", "a time such as 30s or 2m"},
-	{"json", "", "", "print JSON"},
-	{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
-	{"can", "", "RIGHT", "what the token allows: read, write or admin"},
-	{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z"},
-	{"file", "", "FILE", "the server's file of tokens to add it to, made where there is none"},
-	{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
-	{"dir", "", "DIR", "the folder with the streams (.iterate)"},
-	{"port", "p", "PORT", "the port to listen on, 0 for a free one (3000)"},
-	{"host", "", "HOST", "the address to listen on (127.0.0.1)"},
-	{"storage", "", "fs|memory", "where events are kept: in the folder, or nowhere (fs)"},
-	{"factory", "", "NAME", "plain, validated or agent: what streams demand of their events"},
-	{"sync", "", "always|none", "whether an answer to an append means that the disk has it (always)"},
-	{"max-event", "", "BYTES", "the limit for one event's data (1048576)"},
-	{"allow-host", "", "NAME", "answer requests for this host name too; may be repeated"},
-	{"allow-origin", "", "URL", "let the pages of this origin read and write; may be repeated"},
-	{"tokens", "", "FILE", "ask for a token of this file: see streamctl token create --help"},
-	{"insecure-no-tls", "", "", "allow a --host that other machines reach where a proxy encrypts"},
-	{"insecure-no-auth", "", "", "allow a --host that other machines reach without tokens"},
-	{"exit-on-failure", "", "", "end with status 1 when a sync of the disk has failed, for whoever starts it again"},
-	{"port-fallback", "", "", "where the port is taken, listen on a free one"},
-	{"conns", "", "N", "connections to append over (16)"},
-	{"streams", "", "N", "streams to append to (1)"},
-	{"size", "", "BYTES", "of an event's data (200)"},
-	{"batch", "", "N", "events a request (1)"},
-	{"rate", "", "N", "events a second, 0 for as many as are acknowledged (0)"},
-	{"subscribers", "", "N", "subscribers to the streams, in turn (0)"},
-	{"duration", "", "TIME", "how long to measure, such as 10s or 1m (10s)"},
-	{"help", "h", "", "print this"},
-	{"version", "", "", "print the version"},
-}
-
-func (f flagInfo) String() string {
-	s := "    --" + f.long
-	if f.short != "" {
-		s = "-" + f.short + ", --" + f.long
+// flags are all of them. A flag means the same wherever it is taken.
+var flags = func() (flags []daemon.Flag) {
+	for _, f := range [][4]string{
+		{"name", "n", "NAME", "the stream"},
+		{"message", "m", "TEXT", `append {"type":"message","text":TEXT}`},
+		{"event", "e", "JSON", "append this JSON value"},
+		{"key", "", "KEY", "append once: a repeat with the same key gives the first one's event"},
+		{"if-tail", "", "OFFSET", "append only if this is the offset that the event will get"},
+		{"offset", "o", "OFFSET", "where to begin: a number, -1 for the first event, now for the next one"},
+		{"limit", "l", "N", "print no more than N events"},
+		{"last", "", "N", "begin with the last N events"},
+		{"type", "", "TYPE", `only events whose data's "type" or "_type" is this; may be repeated`},
+		{"all", "", "", "print the new events of every stream"},
+		{"prefix", "", "PREFIX", "only streams whose names begin with this"},
+		{"details", "", "", "print offsets, sizes and ages too"},
+		{"timeout", "", "TIME", "a time such as 30s or 2m"},
+		{"json", "", "", "print JSON"},
+		{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
+		{"can", "", "RIGHT", "what the token allows: read, write or admin"},
+		{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z"},
+		{"file", "", "FILE", "the server's file of tokens to add it to, made where there is none"},
+		{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
+		{"conns", "", "N", "connections to append over (16)"},
+		{"streams", "", "N", "streams to append to (1)"},
+		{"size", "", "BYTES", "of an event's data (200)"},
+		{"batch", "", "N", "events a request (1)"},
+		{"rate", "", "N", "events a second, 0 for as many as are acknowledged (0)"},
+		{"subscribers", "", "N", "subscribers to the streams, in turn (0)"},
+		{"duration", "", "TIME", "how long to measure, such as 10s or 1m (10s)"},
+		{"help", "h", "", "print this"},
+		{"version", "", "", "print the version"},
+	} {
+		flags = append(flags, daemon.Flag{Name: f[0], Short: f[1], Value: f[2], Help: f[3]})
 	}
-	if f.value != "" {
-		s += " " + f.value
-	}
-	return s
-}
+	return slices.Concat(flags, []daemon.Flag{daemon.Dir, portFallback}, daemon.Flags)
+}()
+
+// portFallback is a flag that streamctl gives to streamd by itself.
+var portFallback = daemon.Own[0]
 
 // A command is one of streamctl's.
 type command struct {
@@ -162,40 +139,40 @@ func parseFlags(args []string) (words []string, given map[string][]string, twice
 			continue
 		}
 		name, value, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
-		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return name != "" && (name == f.long || name == f.short) })
+		i := slices.IndexFunc(flags, func(f daemon.Flag) bool { return name != "" && (name == f.Name || name == f.Short) })
 		if i < 0 {
 			return nil, nil, nil, unknownFlag(arg, name, words)
 		}
-		f := flagInfos[i]
-		if seen[f.long] {
-			twice = append(twice, f.long)
+		f := flags[i]
+		if seen[f.Name] {
+			twice = append(twice, f.Name)
 		}
-		seen[f.long] = true
-		if f.value == "" {
+		seen[f.Name] = true
+		if f.Value == "" {
 			on, err := strconv.ParseBool(cmp.Or(value, "true"))
 			if err != nil || valued && value == "" {
-				return nil, nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.long, value), ""}
+				return nil, nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.Name, value), ""}
 			}
-			if delete(given, f.long); on {
-				given[f.long] = []string{"true"}
+			if delete(given, f.Name); on {
+				given[f.Name] = []string{"true"}
 			}
 			continue
 		}
 		if !valued {
 			if len(args) == 0 {
-				return nil, nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.value), ""}
+				return nil, nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.Value), ""}
 			}
 			value, args = args[0], args[1:]
 		}
-		given[f.long] = append(given[f.long], value)
+		given[f.Name] = append(given[f.Name], value)
 	}
 	return words, given, twice, nil
 }
 
 func unknownFlag(arg, name string, words []string) error {
 	var names []string
-	for _, f := range flagInfos {
-		names = append(names, f.long)
+	for _, f := range flags {
+		names = append(names, f.Name)
 	}
 	hint := "streamctl --help"
 	if c, err := findCommand(words, nil); err == nil {
@@ -328,10 +305,10 @@ func (c *command) help() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: streamctl %s %s\n\n%s\n\n", c.name, c.usage, strings.TrimSpace(c.manual))
 	for _, name := range strings.Fields(c.flags) {
-		i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return f.long == name })
-		fmt.Fprintf(&b, "  %-24s %s%s\n", flagInfos[i], flagInfos[i].help, c.also[name])
+		i := slices.IndexFunc(flags, func(f daemon.Flag) bool { return f.Name == name })
+		b.WriteString(flags[i].Line(c.also[name]))
 	}
-	fmt.Fprintf(&b, "  %-24s %s\n", flagInfo{long: "help", short: "h"}, "print this")
+	b.WriteString(daemon.Flag{Name: "help", Short: "h", Help: "print this"}.Line(""))
 	return b.String()
 }
 

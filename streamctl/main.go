@@ -1,16 +1,9 @@
 // Streamctl appends events to durable streams and reads them, and runs the server that keeps them.
 //
-//	streamctl stream append -n NAME -m TEXT             append {"type":"message","text":TEXT}
-//	streamctl stream append -n NAME -e JSON             append a JSON value
-//	streamctl stream append -n NAME < LINES             append each line, a JSON value
-//	streamctl stream get -n NAME                        print the events there are
-//	streamctl stream subscribe -n NAME                  print events as they come
-//	streamctl stream wait -n NAME --type TYPE           print the first event of a type, once there is one
-//	streamctl stream list                               print the streams' names
-//	streamctl stream delete -n NAME                     delete a stream
-//	streamctl server run|start|stop|restart|status      the server of this folder
-//	streamctl token create NAME --can RIGHT             make a token for a server that asks for them
-//	streamctl bench                                     measure a server under load
+//	streamctl stream append|get|subscribe|wait|list|delete
+//	streamctl server run|start|stop|restart|status
+//	streamctl token create
+//	streamctl bench
 //
 // Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand before
 // and after the command's words.

@@ -194,10 +194,10 @@ var (
 func TestReadmesNameWhatThereIs(t *testing.T) {
 	p := newPlace(t)
 	known := p.ok("streamd --help") + p.ok("streamd repair --help")
-	for _, f := range flagInfos {
-		known += " --" + f.long + " "
+	for _, f := range flags {
+		known += " --" + f.Name + " "
 	}
-	all, links, flags := pages(t), 0, 0
+	all, links, named := pages(t), 0, 0
 	for path, page := range all {
 		for _, link := range linkTo.FindAllStringSubmatch(page, -1) {
 			target := path
@@ -215,20 +215,20 @@ func TestReadmesNameWhatThereIs(t *testing.T) {
 				t.Errorf("%s: %s has no heading %s", path, target, link[2])
 			}
 		}
-		named := code.FindAllString(page, -1)
+		texts := code.FindAllString(page, -1)
 		for _, language := range []string{"sh", "console"} {
 			commands, _ := blocks(t, page, language)
 			for line := range strings.Lines(strings.Join(commands, "")) {
-				named = append(named, ours.FindString(line))
+				texts = append(texts, ours.FindString(line))
 			}
 		}
-		for _, flag := range aFlag.FindAllStringSubmatch(strings.Join(named, "\n"), -1) {
-			if flags++; !strings.Contains(known, "--"+flag[1]+" ") {
+		for _, flag := range aFlag.FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+			if named++; !strings.Contains(known, "--"+flag[1]+" ") {
 				t.Errorf("%s: no program has --%s", path, flag[1])
 			}
 		}
 	}
 	is := is.New(t)
 	is.True(links > 5)
-	is.True(flags > 20)
+	is.True(named > 20)
 }

@@ -15,12 +15,18 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
-// streamdFlags are the flags that are streamd's own.
-const streamdFlags = "port host storage factory sync max-event allow-host allow-origin tokens insecure-no-tls " +
-	"insecure-no-auth exit-on-failure"
+// streamdFlags are the names of the flags that are streamd's, too.
+var streamdFlags = func() string {
+	var names []string
+	for _, f := range daemon.Flags {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, " ")
+}()
 
 // folder is that of --dir.
 func (c *call) folder() (folder, error) {

@@ -584,15 +584,15 @@ func TestEveryFlagIsKnown(t *testing.T) {
 	taken := []string{"help", "version", "port-fallback"}
 	for _, c := range commands {
 		for _, name := range strings.Fields(c.flags) {
-			is.True(slices.ContainsFunc(flagInfos, func(f flagInfo) bool { return f.long == name })) // in the table
+			is.True(slices.ContainsFunc(flags, func(f daemon.Flag) bool { return f.Name == name })) // in the table
 			taken = append(taken, name)
-			i := slices.IndexFunc(flagInfos, func(f flagInfo) bool { return f.long == name })
-			said := strings.Contains(flagInfos[i].help, "may be repeated") || strings.Contains(c.manual, "--"+name+", which may be repeated")
+			i := slices.IndexFunc(flags, func(f daemon.Flag) bool { return f.Name == name })
+			said := strings.Contains(flags[i].Help, "may be repeated") || strings.Contains(c.manual, "--"+name+", which may be repeated")
 			is.Equal(slices.Contains(strings.Fields(c.many), name), said)
 		}
 	}
-	for _, f := range flagInfos {
-		is.True(slices.Contains(taken, f.long)) // by a command
+	for _, f := range flags {
+		is.True(slices.Contains(taken, f.Name)) // by a command
 	}
 }
 

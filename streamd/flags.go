@@ -17,45 +17,40 @@ import (
 // defaultPort is a variable so that tests can build a streamd that leaves port 3000 alone.
 var defaultPort = "3000"
 
-const usage = `Usage: streamd [flags]
+// usage is what --help prints.
+var usage = func() string {
+	text := `Usage: streamd [flags]
        streamd verify [--dir DIR]
        streamd repair [--dir DIR] [--salvage] [NAME ...]
 
-Serves the event streams of one folder over HTTP and SSE until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads them again.
-With no server running, verify reads all that is in the folder, and repair cuts off what is damaged; each has its own --help.
+Serves the event streams of one folder over HTTP until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads the tokens
+again. While no server has the folder, verify reads all that is in it, and repair cuts off what is damaged. Each of these
+two has its own --help.
 
-  --dir DIR            the folder with the streams, made where there is none (.iterate)
-  --host HOST          the address to listen on (127.0.0.1)
-  --port PORT          the port to listen on, 0 for a free one (3000)
-  --port-fallback      where the port is taken, listen on a free one
-  --storage fs|memory  where events are kept: in the folder, or nowhere (fs)
-  --factory NAME       plain, validated or agent: what streams demand of their events
-  --sync always|none   whether an answer to an append means that the disk has it (always)
-  --max-event BYTES    the limit for one event's data (1048576)
-  --allow-host NAME    answer requests for this host name too; may be repeated
-  --allow-origin URL   let the pages of this origin read and write; may be repeated
-  --tokens FILE        ask for a token of this file: see streamctl token create --help
-  --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
-  --insecure-no-auth   allow a --host that other machines reach without tokens
-  --check              say whether the other flags are right, and end
-  --exit-on-failure    end with status 1 when a sync of the disk has failed, for whoever starts it again
-  --version            print the version
-  --help               print this
-
-Prints its URL on stdout once it listens, and logs to stderr.
-Try:  streamd & curl -d '{"data":"hello"}' http://127.0.0.1:3000/streams/greetings
 `
+	for _, f := range slices.Concat([]daemon.Flag{daemon.Dir}, daemon.Flags, daemon.Own) {
+		f.Short = ""
+		text += f.Line("")
+	}
+	return text + `
+Once it listens it prints its URL. It logs to stderr.
+Try:  streamctl stream append -n greetings -m hello
+`
+}()
 
 // options are what the flags say.
 type options struct {
 	args         []string // as they were given
 	own          []string // what was chosen of the server, in the form --flag=value: what to start it with again
 	check        bool
+	version      bool
 	dir          string // absolute
 	host         string
-	port         int
+	portText     string
+	port         int // of portText
 	portFallback bool
 	storage      string
+	factoryName  string
 	factory      streamlib.Factory
 	sync         string
 	maxEvent     int
@@ -75,19 +70,16 @@ var factories = map[string]streamlib.Factory{
 	"agent":     streamlib.EmbryonicAgent,
 }
 
-// parse reads the flags. Its error is flag.ErrHelp where --help or --version was asked for and printed.
-func parse(args []string, stdout io.Writer) (options, error) {
-	o := options{args: args}
-	var factory string
-	var version bool
+// flagSet returns the flags that streamd takes, which set o.
+func flagSet(o *options) *flag.FlagSet {
 	f := flag.NewFlagSet("streamd", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.dir, "dir", ".iterate", "")
 	f.StringVar(&o.host, "host", "127.0.0.1", "")
-	port := f.String("port", defaultPort, "")
+	f.StringVar(&o.portText, "port", defaultPort, "")
 	f.BoolVar(&o.portFallback, "port-fallback", false, "")
 	f.StringVar(&o.storage, "storage", "fs", "")
-	f.StringVar(&factory, "factory", "", "")
+	f.StringVar(&o.factoryName, "factory", "", "")
 	f.StringVar(&o.sync, "sync", "always", "")
 	f.IntVar(&o.maxEvent, "max-event", streamlib.MaxEvent, "")
 	f.Func("allow-host", "", func(name string) error {
@@ -103,11 +95,17 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	f.BoolVar(&o.insecure, "insecure-no-auth", false, "")
 	f.BoolVar(&o.exits, "exit-on-failure", false, "")
 	f.BoolVar(&o.check, "check", false, "")
-	f.BoolVar(&version, "version", false, "")
+	f.BoolVar(&o.version, "version", false, "")
+	return f
+}
 
+// parse reads the flags. Its error is flag.ErrHelp where --help or --version was asked for and printed.
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{args: args}
+	f := flagSet(&o)
 	once(f, "allow-host", "allow-origin")
 	err := f.Parse(args)
-	if err == nil && version {
+	if err == nil && o.version {
 		fmt.Fprintln(stdout, "streamd", daemon.Version())
 		return o, flag.ErrHelp
 	}
@@ -119,13 +117,13 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	if err == nil {
-		_, err = fmt.Sscanf(*port+"\n", "%d\n", &o.port)
+		_, err = fmt.Sscanf(o.portText+"\n", "%d\n", &o.port)
 		if err != nil || o.port < 0 || o.port > 65535 {
-			err = fmt.Errorf("--port %q: a port is a number from 0 to 65535", *port)
+			err = fmt.Errorf("--port %q: a port is a number from 0 to 65535", o.portText)
 		}
 	}
 	var known bool
-	o.factory, known = factories[factory]
+	o.factory, known = factories[o.factoryName]
 	switch {
 	case err != nil:
 	case o.dir == "":
@@ -135,7 +133,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	case !slices.Contains([]string{"always", "none"}, o.sync):
 		err = fmt.Errorf("--sync %q: it is always or none", o.sync)
 	case !known:
-		err = fmt.Errorf("--factory %q: it is plain, validated or agent", factory)
+		err = fmt.Errorf("--factory %q: it is plain, validated or agent", o.factoryName)
 	case o.maxEvent < 1 || o.maxEvent > streamlib.MaxBatch:
 		err = fmt.Errorf("--max-event %d: it is a number of bytes from 1 to %d", o.maxEvent, streamlib.MaxBatch)
 	}

@@ -4,23 +4,7 @@
 //	streamd verify [--dir DIR]
 //	streamd repair [--dir DIR] [--salvage] [NAME ...]
 //
-//	  --dir DIR            the folder with the streams, made where there is none (.iterate)
-//	  --host HOST          the address to listen on (127.0.0.1)
-//	  --port PORT          the port to listen on, 0 for a free one (3000)
-//	  --port-fallback      where the port is taken, listen on a free one
-//	  --storage fs|memory  where events are kept: in the folder, or nowhere (fs)
-//	  --factory NAME       plain, validated or agent: what streams demand of their events (streamlib's Active)
-//	  --sync always|none   whether an answer to an append means that the disk has it (always)
-//	  --max-event BYTES    the limit for one event's data (1048576)
-//	  --allow-host NAME    answer requests for this host name too; may be repeated
-//	  --allow-origin URL   let the pages of this origin read and write; may be repeated
-//	  --tokens FILE        ask for a token of this file: see streamctl token create --help
-//	  --insecure-no-tls    allow a --host that other machines reach where a proxy encrypts
-//	  --insecure-no-auth   allow a --host that other machines reach without tokens: who reaches it can read, write and delete
-//	  --check              say whether the other flags are right, and end
-//	  --exit-on-failure    end with status 1 when a sync of the disk has failed, for whoever starts it again
-//	  --version            print the version
-//	  --help               print this
+// Its flags are told by --help.
 //
 // Verify reads every line of every stream in a folder that no server has, and tells what is damaged. Repair cuts that off,
 // keeps a copy of each file as it was, and tells what it gave up.

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -434,16 +435,19 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestUsageIsTheManual: what --help prints stands in the command's documentation, flag by flag.
-func TestUsageIsTheManual(t *testing.T) {
+// TestFlagsAreTold: each flag that streamd takes is in the table that its help and streamctl's are made of, and no other.
+func TestFlagsAreTold(t *testing.T) {
 	is := is.New(t)
-	manual, err := os.ReadFile("main.go")
-	is.NoErr(err)
-	for line := range strings.Lines(usage) {
-		if flag := strings.Fields(line); len(flag) > 0 && strings.HasPrefix(flag[0], "--") {
-			is.True(strings.Contains(string(manual), "//	"+strings.TrimSuffix(line, "\n"))) // the same line
-		}
+	var took, told []string
+	flagSet(&options{}).VisitAll(func(f *flag.Flag) { took = append(took, f.Name) })
+	for _, f := range slices.Concat([]daemon.Flag{daemon.Dir}, daemon.Flags, daemon.Own) {
+		told = append(told, f.Name)
+		is.True(strings.Contains(usage, "--"+f.Name+" "))
 	}
+	took = append(took, "help") // which package flag has
+	slices.Sort(took)
+	slices.Sort(told)
+	is.Equal(took, told)
 }
 
 // TestFewFiles: with no descriptor left for a connection or a stream the server refuses what it cannot do, and recovers.
