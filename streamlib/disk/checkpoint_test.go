@@ -296,5 +296,5 @@ func TestStuckReadersLeaveRoom(t *testing.T) {
 		is.NoErr(h.append(a, h.sends(1), nil))
 		is.NoErr(h.append(b, h.sends(1), nil))
 	}
-	is.True(opened <= 4) // looking for the new ones' file, and for one of the older form
+	is.True(opened <= 4) // looking for the new ones' file, and for one under the raw name
 }

@@ -354,15 +354,8 @@ func (s *Store) apply(r *request, frame []byte) error {
 	return err
 }
 
-// removeStream removes the stream's file, and before it one of the older form that was not removed when it was converted.
+// removeStream removes the stream's file.
 func removeStream(fsys fsys, name string) error {
-	if raw, ok, err := hasOlder(fsys, name); err != nil {
-		return err
-	} else if ok {
-		if err := fsys.remove(raw); err != nil {
-			return err
-		}
-	}
 	if err := fsys.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

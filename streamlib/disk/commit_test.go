@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -114,7 +115,7 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
 
 		// Nor is it taken where it has the older form.
-		older := `{"events":[{"offset":"0","data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`
+		older := fmt.Sprintf(`{"events":[{"offset":"0","eventStreamId":%q,"data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`, pair[0])
 		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
 		is.NoErr(err)
 		is.NoErr(s.Append(pair[1], []streamlib.Event{event(t, pair[1], 0)}))

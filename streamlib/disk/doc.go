@@ -31,7 +31,7 @@
 //	NAME.deleted-0           the file, where a journal says that it was deleted, and does not know its events
 //	NAME.damaged-POSITION    the file as it was before Repair cut it there
 //	NAME.salvaged-OFFSET     the whole lines that stood behind that, from the event with that offset on
-//	NAME.json.converting     a conversion that did not finish; the next one begins again
+//	NAME.json.converting     a conversion that did not finish; the next start begins it again
 //
 // None of these copies is ever written again, renamed over or removed: where a name is taken, and by another copy than the one that is to be
 // made, a number follows it, as in s.damaged-129.2. A crash may leave a part of one.
@@ -83,7 +83,7 @@
 // Start, before anything else:
 //
 //	mkdir(DIR), fsync(its parent)       no folder, or an empty one
-//	mkdir(streams), mkdir(journal), fsync(DIR)
+//	mkdir(streams), mkdir(journal), fsync(streams), fsync(DIR)
 //	openat(format.new), pwrite, fdatasync, rename(format.new, format), fsync(DIR)
 //	                                    where there is a format, there is all
 //
@@ -137,14 +137,25 @@
 // all of them are checkpointed, and the commit begins a new one. So it is when a journal meets a limit for files, as
 // ulimit -f sets it.
 //
-// Convert, of a file {"events":[…]} of the first implementation, when its stream is first used:
+// Convert, of the files {"events":[…]} of the first implementation, at the start of a folder that has no format, before it gets one. Each had
+// its stream's raw name, or that as encodeURIComponent escapes it where its first event says so. For each of them:
 //
 //	openat(NAME.json.converting), pwrite, fdatasync
-//	rename(NAME.json.converting, NAME.json), fsync(streams)
-//	unlink(raw name), fsync(streams)    only where the older file had another name; what is left of a crash before it is ignored
+//	(a damaged one)                     its events before the damage are converted, it is copied to NAME.damaged-POSITION, and the stream
+//	                                    is marked as damaged
+//	rename(NAME.json.converting, NAME.json)
+//	                                    the older file has gone, where it had this name
 //
-// The process may end before the sync, and the next one go on with the new file. Until a checkpoint syncs the folder the journal has
-// what was appended to it, and replay converts again what came back.
+// Then, and after each thousand of them, for those that had another name:
+//
+//	fsync(streams)                      the new names are durable
+//	unlink(raw name)                    durable with the fsync(streams) before the format
+//
+// Nothing is appended before there is a format, so after a crash all of it is done again, and what was done comes out the same. One stream's
+// name may be another's raw name, as %41.json, which A is to have, may be the older file of "%41": that is converted before, and has left the
+// place durably. No file is written over that has other events than it is to get; the older one stays then, and the log says so. A folder
+// in which any of this fails, as it cannot be written, is not opened. In a folder that has a format an older file is a damaged one: without
+// the format, which may be removed while no server runs, the next start converts it.
 //
 // Replay, at the start. First what the process that ended saw done and may not be:
 //

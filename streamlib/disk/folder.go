@@ -89,6 +89,9 @@ func (s *Store) makeFolder() error {
 	if err := errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)); err != nil {
 		return err
 	}
+	if err := s.syncStreams(); err != nil { // what was converted has its name for good
+		return err
+	}
 	if err := syncNames(); err != nil {
 		return err
 	}

@@ -87,19 +87,15 @@ func (l *log) open(s *Store) (err error) {
 		}
 	}()
 	if l.file, l.readOnly, err = openAny(s.fs, l.path); errors.Is(err, fs.ErrNotExist) {
-		l.file, err = s.adopt(l)
+		var moved bool
+		if moved, err = s.adopt(l); moved {
+			l.file, err = s.fs.open(l.path, os.O_RDWR)
+		}
 	}
 	if err != nil || l.file == nil {
 		return err
 	}
 	err = l.readTail()
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
-		if older, e := isOlderForm(l.file); e != nil {
-			return e
-		} else if older {
-			err = l.convert(s)
-		}
-	}
 	if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok {
 		l.corrupt = corrupt
 		return nil
@@ -107,18 +103,30 @@ func (l *log) open(s *Store) (err error) {
 	return err
 }
 
-// convert makes the open file, which has the older form, one of lines.
-func (l *log) convert(s *Store) error {
-	if err := s.convert(l.path, l.path, l.name); err != nil {
-		return err
+// adopt gives a file of lines that somebody moved to the stream's raw name its own name back, and tells whether there was one. Without that
+// the stream would begin again at offset 0.
+func (s *Store) adopt(l *log) (ok bool, err error) {
+	raw := rawPath(l.name)
+	if raw == "" {
+		return false, nil
 	}
-	f, readOnly, err := openAny(s.fs, l.path)
-	if err != nil {
-		return err
+	f, err := s.fs.open(raw, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
 	}
-	l.file.close()
-	l.file, l.readOnly = f, readOnly
-	return l.readTail()
+	there := &log{name: l.name, quoted: l.quoted, path: raw, file: f}
+	if there.size, err = f.size(); err == nil {
+		_, _, err = there.check(1, new(Summary))
+	}
+	if err = errors.Join(err, f.close()); err != nil {
+		return false, err
+	}
+	if err := s.fs.rename(raw, l.path); err != nil {
+		return false, err
+	}
+	return true, s.syncStreams()
 }
 
 // openAny opens for reading alone what must not be written.

@@ -70,8 +70,8 @@ func isDevice(name string) bool {
 	return len(base) == 4 && (base[:3] == "com" || base[:3] == "lpt") && '0' <= base[3] && base[3] <= '9'
 }
 
-// unstem is the name whose stem s is. Where s is nobody's stem, it is a file of the older form under the stream's raw
-// name. Hashed tells that only the file itself can say.
+// unstem is the name whose stem s is. Where s is nobody's stem, it is the raw name of a stream whose file was moved there. Hashed tells
+// that only the file itself can say.
 func unstem(s string) (name string, hashed bool) {
 	if strings.HasPrefix(s, "~") {
 		return "", true
@@ -99,7 +99,7 @@ func unstem(s string) (name string, hashed bool) {
 // path is where the stream's events are.
 func path(name string) string { return streamsDir + "/" + stem(name) + suffix }
 
-// rawPath is where the older form had them, "" where that is the same, cannot be a file's name, or is another stream's path.
+// rawPath is where somebody may look for them, "" where that is the same, cannot be a file's name, or is another stream's path.
 func rawPath(name string) string {
 	if owner, hashed := unstem(name); owner != name || hashed {
 		return ""

@@ -8,11 +8,228 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
 )
+
+// conversion makes the streams' own files of those that the first implementation left, each with {"events":[…]} in it and the stream's raw
+// name. It ends before the folder has a format, and nothing is appended until then, so what a crash leaves of it is done again.
+type conversion struct {
+	*Store
+	count int
+	done  []string // the older files that are not needed any more, once the new names are durable
+}
+
+// convert converts a folder that has no format yet. Where it cannot, the older files are there still.
+func (s *Store) convert() error {
+	if err := s.checkFormat(); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	files, err := s.fs.names(streamsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, start := &conversion{Store: s}, time.Now()
+	for _, file := range files {
+		if err := c.convertFile(file); err != nil {
+			return fmt.Errorf("the streams of an older version must be converted, and %s/%s cannot be: %w", streamsDir, file, err)
+		}
+	}
+	if c.count > 0 {
+		s.options.Log.Info("converted the streams of an older version", "streams", c.count, "took", time.Since(start))
+	}
+	return c.removeDone()
+}
+
+// convertFile makes a stream's own file of one of the older form. The new file is whole and durable before it has its name. What is not of
+// the older form stays as it is, and so does what can be no stream's.
+func (c *conversion) convertFile(file string) error {
+	from := streamsDir + "/" + file
+	name, err := c.olderName(file)
+	if err != nil || name == "" {
+		return err
+	}
+	if err := streamlib.CheckName(name); err != nil {
+		c.say(fmt.Sprintf("%s is of an older version and stays as it is, for it can be no stream's: %v", from, err))
+		return nil
+	}
+	l := newLog(name)
+	if l.path != from {
+		if found, err := c.clear(l.path); err != nil {
+			return err
+		} else if found {
+			return c.convertFile(file) // which was that file, where upper and lower case are the same
+		}
+	}
+	made := l.path + ".converting"
+	damage, err := c.writeLines(l, from, made)
+	if err != nil {
+		return err
+	}
+	if l.path != from {
+		if free, err := c.isFree(l.path, made); err != nil {
+			return err
+		} else if !free {
+			c.say(fmt.Sprintf("%s is of an older version and stays as it is, for stream %q has other events", from, name))
+			return c.fs.remove(made)
+		}
+	}
+	if damage != nil {
+		c.say(fmt.Sprintf("stream %q: %s", name, damage.Reason))
+		if err := c.mark(l, *damage); err != nil {
+			return err
+		}
+	}
+	if err := c.fs.rename(made, l.path); err != nil {
+		return err
+	}
+	if c.count++; c.count%10_000 == 0 {
+		c.options.Log.Info("converting the streams of an older version", "streams", c.count)
+	}
+	if l.path == from {
+		return nil
+	}
+	if c.done = append(c.done, from); len(c.done) < 1000 {
+		return nil
+	}
+	return c.removeDone()
+}
+
+// olderName returns the name of the stream that is in a file of the streams' folder, "" where that does not have the older form. It is the
+// file's, without what is escaped in it where the first event says that name.
+func (c *conversion) olderName(file string) (string, error) {
+	base, ok := strings.CutSuffix(file, suffix)
+	if !ok {
+		return "", nil
+	}
+	path := streamsDir + "/" + file
+	f, err := c.fs.open(path, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) || err != nil && isCorrupt(noFile(path, err)) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	defer f.close()
+	if older, err := isOlderForm(f); err != nil || !older {
+		return "", err
+	}
+	size, err := f.size()
+	if err != nil {
+		return "", err
+	}
+	r := &failing{r: io.NewSectionReader(f, 0, size)}
+	d := json.NewDecoder(r)
+	for range 3 { // {, "events" and [
+		_, _ = d.Token()
+	}
+	var first struct{ EventStreamID string }
+	if d.More() {
+		_ = d.Decode(&first) // what is damaged is told when it is converted
+	}
+	if r.err != nil {
+		return "", r.err
+	}
+	if unescaped, err := url.PathUnescape(base); err == nil && unescaped == first.EventStreamID {
+		return unescaped, nil
+	}
+	return base, nil
+}
+
+// clear converts the file at path first, where that is an older one: what is one stream's own name may be another's raw name. It tells whether
+// it found one.
+func (c *conversion) clear(path string) (found bool, err error) {
+	if count := c.count; !slices.Contains(c.done, path) {
+		err = c.convertFile(strings.TrimPrefix(path, streamsDir+"/"))
+		found = c.count > count
+	}
+	if err == nil && slices.Contains(c.done, path) {
+		err = c.removeDone()
+	}
+	return found, err
+}
+
+// writeLines writes the events of the older file to one at made, durably. Where it is damaged these are the ones before the damage, which it
+// returns, and a copy of it is kept.
+func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err error) {
+	old, err := c.fs.open(from, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer old.close()
+	size, err := old.size()
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
+	err = rewrite(out, io.NewSectionReader(old, 0, size), from, l.name)
+	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
+	if err != nil && !damaged {
+		return nil, err
+	}
+	if err := out.Flush(); err != nil {
+		return nil, err
+	}
+	if damaged {
+		kept, _, err := c.keepCopy(old, 0, size, l.beside("damaged", corrupt.Offset))
+		if err != nil {
+			return nil, err
+		}
+		damage = &mark{File: l.path, Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, and is %s now: %s",
+			from, corrupt.Offset, kept, corrupt.Reason)}
+		if damage.Offset, err = f.size(); err != nil {
+			return nil, err
+		}
+	}
+	return damage, c.sync(made, f.sync)
+}
+
+// isFree tells whether nothing is at path, or what was made for it already.
+func (c *conversion) isFree(path, made string) (bool, error) {
+	f, err := c.fs.open(made, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer f.close()
+	size, err := f.size()
+	if err != nil {
+		return false, err
+	}
+	there, err := c.sameBytes(io.NewSectionReader(f, 0, size), size, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil || there == nil:
+		return false, err
+	}
+	return true, there.close()
+}
+
+// removeDone removes the older files that have been converted, when the new names are durable.
+func (c *conversion) removeDone() error {
+	if len(c.done) == 0 {
+		return nil
+	}
+	if err := c.syncStreams(); err != nil {
+		return err
+	}
+	for _, path := range c.done {
+		if err := c.fs.remove(path); err != nil {
+			return err
+		}
+	}
+	c.done = nil
+	return nil
+}
 
 // isOlderForm tells whether the file begins like {"events":[…]}, the form of the first implementation.
 func isOlderForm(f file) (bool, error) {
@@ -26,108 +243,6 @@ func isOlderForm(f file) (bool, error) {
 	}
 	rest, ok := bytes.CutPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte("{"))
 	return ok && bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(`"events"`)), nil
-}
-
-// hasOlder tells whether there is a file of the older form under the stream's raw name, and returns its path.
-func hasOlder(fsys fsys, name string) (raw string, ok bool, err error) {
-	if raw = rawPath(name); raw == "" {
-		return raw, false, nil
-	}
-	f, err := fsys.open(raw, os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return raw, false, nil
-	} else if err != nil {
-		return raw, false, err
-	}
-	ok, err = isOlderForm(f)
-	return raw, ok, errors.Join(err, f.close())
-}
-
-// adopt opens the file that is under the stream's raw name, and gives it its own name: one of the first implementation, or one that
-// somebody moved there. The file is nil where there is none.
-func (s *Store) adopt(l *log) (file, error) {
-	raw, ok, err := hasOlder(s.fs, l.name)
-	if err != nil {
-		return nil, err
-	} else if !ok {
-		if ok, err = s.adoptLines(l); err != nil || !ok {
-			return nil, err
-		}
-	} else if err := s.convert(raw, l.path, l.name); err != nil {
-		return nil, err
-	}
-	return s.fs.open(l.path, os.O_RDWR)
-}
-
-// adoptLines gives a file of lines under the stream's raw name its own name, and tells whether there was one. Without that the stream would
-// begin again at offset 0.
-func (s *Store) adoptLines(l *log) (ok bool, err error) {
-	raw := rawPath(l.name)
-	if raw == "" {
-		return false, nil
-	}
-	f, err := s.fs.open(raw, os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	there := &log{name: l.name, quoted: l.quoted, path: raw, file: f}
-	if there.size, err = f.size(); err == nil {
-		_, _, err = there.check(1, new(Summary))
-	}
-	if err = errors.Join(err, f.close()); err != nil {
-		return false, err
-	}
-	if err := s.fs.rename(raw, l.path); err != nil {
-		return false, err
-	}
-	return true, s.syncStreams()
-}
-
-// convert makes the stream's file at to from the older form at from. The new file is whole and durable before it has its
-// name; until then from is as it was.
-func (s *Store) convert(from, to, name string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("convert %s: %w", from, err)
-		}
-	}()
-	old, err := s.fs.open(from, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer old.close()
-	size, err := old.size()
-	if err != nil {
-		return err
-	}
-	made := to + ".converting"
-	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	defer f.close()
-	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
-	if err := rewrite(out, io.NewSectionReader(old, 0, size), from, name); err != nil {
-		return err
-	}
-	if err := errors.Join(out.Flush(), s.sync(made, f.sync)); err != nil {
-		return err
-	}
-	if err := s.fs.rename(made, to); err != nil {
-		return err
-	}
-	if err := s.syncStreams(); err != nil {
-		return err
-	}
-	if from == to {
-		return nil
-	}
-	if err := s.fs.remove(from); err != nil {
-		return err
-	}
-	return s.syncStreams()
 }
 
 // rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are kept,

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -27,6 +26,9 @@ func Repair(dir string, names []string, salvage bool, tell func(string)) error {
 	}
 	defer s.Close()
 	s.tell = tell
+	if err := s.convert(); err != nil {
+		return err
+	}
 	if err := s.recover(true); err != nil {
 		return err
 	}
@@ -86,17 +88,7 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 
 // repair cuts the stream's file where it is damaged, adds what the journal had for it where that goes on there, and takes its mark away.
 func (s *Store) repair(l *log, salvage bool) error {
-	older, err := isOlderForm(l.file)
-	if err != nil {
-		return err
-	}
-	var next streamlib.Offset
-	var end int64
-	if older {
-		err = rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
-	} else {
-		next, end, err = l.check(streamlib.MaxOffset+1, new(Summary))
-	}
+	next, end, err := l.check(streamlib.MaxOffset+1, new(Summary))
 	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
 	switch {
 	case err != nil && !damaged:
@@ -108,25 +100,18 @@ func (s *Store) repair(l *log, salvage bool) error {
 		return s.settleMark(l, "all that is in its file is whole")
 	case !damaged:
 		return nil
-	case older:
-		end = corrupt.Offset
 	}
 	_ = s.found(l, err) // it stays marked until the cut is durable
 	kept, _, err := s.keepCopy(l.file, 0, l.size, l.beside("damaged", end))
 	if err != nil {
 		return err
 	}
-	if salvage && !older {
+	if salvage {
 		if err := s.salvage(l, end); err != nil {
 			return err
 		}
 	}
-	if older {
-		next, err = s.convertDamaged(l)
-	} else {
-		err = errors.Join(l.file.truncate(end), l.file.sync())
-	}
-	if err != nil {
+	if err := errors.Join(l.file.truncate(end), l.file.sync()); err != nil {
 		return err
 	}
 	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
@@ -226,36 +211,6 @@ func (s *Store) salvage(l *log, end int64) error {
 	}
 	s.say(fmt.Sprintf("stream %q: %d whole events from behind the damage are in %s, with the offsets %s", l.name, count, kept, strings.Join(told, ", ")))
 	return nil
-}
-
-// convertDamaged makes a damaged file of the older form one of lines, with the events before the damage, and returns how many these are.
-func (s *Store) convertDamaged(l *log) (streamlib.Offset, error) {
-	made := path(l.name) + ".converting"
-	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return 0, err
-	}
-	defer f.close()
-	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
-	err = rewrite(out, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
-	if _, damaged := errors.AsType[*streamlib.CorruptError](err); !damaged {
-		return 0, err
-	}
-	if err := errors.Join(out.Flush(), f.sync(), s.fs.rename(made, path(l.name)), s.fs.syncDir(streamsDir)); err != nil {
-		return 0, err
-	}
-	if l.path != path(l.name) {
-		if err := s.fs.remove(l.path); err != nil {
-			return 0, err
-		}
-	}
-	c := newLog(l.name)
-	c.file = f
-	if c.size, err = f.size(); err != nil {
-		return 0, err
-	}
-	next, _, err := c.check(streamlib.MaxOffset+1, new(Summary))
-	return next, err
 }
 
 func (s *Store) say(sentence string) {

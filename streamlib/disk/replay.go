@@ -119,9 +119,8 @@ func (s *Store) replay(r *replayed) error {
 		f.close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return s.excuse(l, r, err)
-	}
-	if err := s.convertAgain(l); err != nil {
-		return err
+	} else if _, err := s.adopt(l); err != nil && !isCorrupt(err) {
+		return err // what is damaged there is told when the journal finds nothing to go on from
 	}
 	var err error
 	if l.file, err = s.fs.open(l.path, os.O_RDWR|os.O_CREATE); err != nil {
@@ -139,7 +138,7 @@ func (s *Store) replay(r *replayed) error {
 func (s *Store) replayDeletion(l *log, r *replayed) error {
 	f, err := s.fs.open(l.path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.removeAgain(l) // what has the raw name is the older form of what was deleted
+		return s.removeAgain(l)
 	}
 	reason := "the journal says that it was deleted, and does not know the events that it had"
 	whose := stranger
@@ -203,12 +202,8 @@ func (s *Store) removeAgain(l *log) error {
 	return errors.Join(removeStream(s.fs, l.name), s.unmark(l))
 }
 
-// firstWhole returns the file's first line that is an event of the stream, and where it begins; nil where there is none, and where the file
-// has the older form.
+// firstWhole returns the file's first line that is an event of the stream, and where it begins; nil where there is none.
 func (l *log) firstWhole() (begin int64, line []byte, err error) {
-	if older, err := isOlderForm(l.file); err != nil || older {
-		return 0, nil, err
-	}
 	size, err := l.file.size()
 	if err != nil {
 		return 0, nil, err
@@ -310,29 +305,6 @@ func (s *Store) goesOn(l *log, r *life) (pos int64, next streamlib.Offset, err e
 		}
 	}
 	return pos, next, nil
-}
-
-// convertAgain converts the stream's file where that was done before the journal went on with it, and was lost.
-func (s *Store) convertAgain(l *log) error {
-	from := l.path
-	f, err := s.fs.open(from, os.O_RDONLY)
-	older := false
-	if err == nil {
-		older, err = isOlderForm(f)
-		err = errors.Join(err, f.close())
-	} else if errors.Is(err, fs.ErrNotExist) {
-		from, older, err = hasOlder(s.fs, l.name)
-	}
-	switch {
-	case err == nil && older:
-		err = s.convert(from, l.path, l.name)
-	case err == nil && from != l.path:
-		_, err = s.adoptLines(l)
-	}
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt {
-		return nil // it is told when the journal finds nothing to continue
-	}
-	return err
 }
 
 // continues checks that the lines go on from next, and from the time of the event before, and returns what follows them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -33,8 +32,10 @@ type Store struct {
 	lock    io.Closer
 	options Options
 	tell    func(string) // what Repair gave up; nil where nobody asked
-	commits commit.Group[*request]
-	logs    openLogs
+	// unconverted tells Verify that the streams may have the older form.
+	unconverted bool
+	commits     commit.Group[*request]
+	logs        openLogs
 
 	// The committer's alone.
 	prepared bool     // the folder has what belongs into it
@@ -88,7 +89,10 @@ func Open(dir string, o Options) (*Store, error) {
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.
 func openStore(root fsys, o Options) (*Store, error) {
 	s := newStore(root, o)
-	if err := s.checkFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.loadMarks(); err != nil {
+		return nil, err
+	}
+	if err := s.convert(); err != nil {
 		return nil, err
 	}
 	err := s.prepareFolder()
@@ -96,9 +100,6 @@ func openStore(root fsys, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.prepared = err == nil
-	if err := s.loadMarks(); err != nil {
-		return nil, err
-	}
 	return s, s.recover(false)
 }
 

@@ -119,7 +119,8 @@ func offline(dir string) (*Store, error) {
 	}
 	s := newStore(root, Options{})
 	s.lock = lock
-	if err := s.checkFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err = s.checkFormat()
+	if s.unconverted = errors.Is(err, fs.ErrNotExist); err != nil && !s.unconverted {
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.Close())
 	}
 	if err := s.loadMarks(); err != nil {
@@ -158,11 +159,13 @@ func (s *Store) openFile(file string) (*log, error) {
 
 // verify reads the stream's file, and what the journals have for it, as replay would.
 func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
-	if older, err := isOlderForm(l.file); err != nil {
-		return err
-	} else if older {
-		sum.Bytes += l.size
-		return s.found(l, rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name))
+	if s.unconverted {
+		if older, err := isOlderForm(l.file); err != nil {
+			return err
+		} else if older {
+			sum.Bytes += l.size
+			return rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
+		}
 	}
 	if r != nil && len(r.former) > 0 {
 		switch whose, err := r.whose(l); {
