@@ -104,7 +104,7 @@ func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
 // excuse sets aside what the journals have of a stream where err is that stream's own trouble, so that the others start. The disk's, such as
 // that it is full, keeps the store from starting.
 func (s *Store) excuse(l *log, r *replayed, err error) error {
-	if _, begun := err.(unsettled); begun || classify(err) != nil && !errors.Is(err, fs.ErrPermission) {
+	if _, begun := err.(halfWritten); begun || classify(err) != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return s.setAside(l, r, err)

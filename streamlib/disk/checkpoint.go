@@ -39,7 +39,7 @@ func (s *Store) checkpoints() {
 // tells whether there may be more to do.
 func (s *Store) checkpoint() bool {
 	s.mu.Lock()
-	for s.settling {
+	for s.checkpointing {
 		s.work.Wait()
 	}
 	if len(s.full) == 0 || s.failed {
@@ -47,16 +47,16 @@ func (s *Store) checkpoint() bool {
 		return false
 	}
 	j, waiting := s.full[0], len(s.full)-1
-	s.settling = true
+	s.checkpointing = true
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.settling = false
+		s.checkpointing = false
 		s.work.Broadcast()
 	}()
 	start := time.Now()
-	if err := s.settle(j); err == errBusy {
+	if err := s.retire(j); err == errBusy {
 		return true
 	} else if err != nil {
 		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
@@ -73,7 +73,7 @@ func (s *Store) checkpoint() bool {
 	return true
 }
 
-func (s *Store) settle(j *journal) error {
+func (s *Store) retire(j *journal) error {
 	if s.options.NoSync {
 		s.mu.Lock()
 		closing := s.broken != nil
@@ -136,9 +136,9 @@ func (s *Store) setRemoving(on bool) {
 	s.work.Broadcast()
 }
 
-// begun tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for the removal of an old
+// nameIsDurable tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for the removal of an old
 // one, at the same time or before, has failed.
-func (s *Store) begun() error {
+func (s *Store) nameIsDurable() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.removing {

@@ -114,7 +114,7 @@ func TestCheckpointerWaitsForSync(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		is.Equal(len(h.store.full), 0)
-		h.store.end()
+		h.store.finish()
 		all.Wait()
 	})
 }

@@ -44,7 +44,7 @@ func (s *Store) probe() error {
 func (s *Store) prepare(r *request) error {
 	l, err := s.logs.acquire(r.name)
 	if err != nil {
-		return refused(err)
+		return unstored(err)
 	}
 	if l.round != s.round {
 		f, size, tail := l.published()
@@ -74,12 +74,12 @@ func (s *Store) check(l *log, r *request) error {
 	}
 	if l.fresh {
 		if err := s.unchanged(l); err != nil {
-			return refused(err)
+			return unstored(err)
 		}
 		l.fresh = false
 	}
 	if !l.exists && s.scarce != nil {
-		return refused(fmt.Errorf("%s: %w", l.path, cause(s.scarce)))
+		return unstored(fmt.Errorf("%s: %w", l.path, cause(s.scarce)))
 	}
 	if r.events[0].Offset != l.next {
 		return &streamlib.ConflictError{Stream: r.name, Tail: l.next, Want: r.events[0].Offset}
@@ -114,7 +114,7 @@ func (s *Store) unchanged(l *log) error {
 		at := min(size, left)
 		return s.found(l, l.damaged(at, fmt.Errorf("somebody changed it: it has %d bytes, the server left %d", size, left)))
 	}
-	if !l.lost && !s.changed.IsZero() && s.changed.Equal(l.looked) {
+	if !l.replaced && !s.changed.IsZero() && s.changed.Equal(l.looked) {
 		return nil
 	}
 	same, err := s.fs.same(l.path, l.file)
@@ -124,8 +124,8 @@ func (s *Store) unchanged(l *log) error {
 	if l.looked = s.changed; same {
 		return nil
 	}
-	if !l.lost {
-		l.lost = true
+	if !l.replaced {
+		l.replaced = true
 		s.logs.pin(l)
 	}
 	return fmt.Errorf("somebody removed %s, or put another file in its place", l.path)

@@ -68,7 +68,7 @@ func (s *Store) commit(batch []*request) {
 		r.err = errUnfinished
 	}
 	if batch[0].kind == ends {
-		s.end()
+		s.finish()
 		return
 	}
 	if err := s.usable(); err != nil {
@@ -84,7 +84,7 @@ func (s *Store) commit(batch []*request) {
 			err = s.probe()
 		}
 		if batch[0].err = nil; err != nil {
-			batch[0].err = refused(err)
+			batch[0].err = unstored(err)
 		}
 		return
 	}
@@ -93,8 +93,8 @@ func (s *Store) commit(batch []*request) {
 	}
 }
 
-// end is the last commit.
-func (s *Store) end() {
+// finish is the last commit.
+func (s *Store) finish() {
 	if s.journal != nil {
 		s.rotate()
 	}
@@ -141,10 +141,10 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 	if cap(frame) <= 1<<20 {
 		s.frame = frame
 	}
-	err := s.begin()
+	err := s.beginJournal()
 	if err == nil {
 		err = s.write(frame, held[0].kind == deletes)
-	} else if err = refused(err); held[0].kind == deletes && errors.Is(err, streamlib.ErrFull) && s.settled() {
+	} else if err = unstored(err); held[0].kind == deletes && errors.Is(err, streamlib.ErrFull) && s.noJournals() {
 		fail(s.deleteAtOnce(held[0]))
 		return nil
 	}
@@ -174,7 +174,7 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 			again = [][]*request{held}
 		} else {
 			for _, r := range failed {
-				r.err = refused(r.err)
+				r.err = unstored(r.err)
 			}
 			if len(others) > 0 {
 				again = [][]*request{others}
@@ -229,8 +229,8 @@ func (r *request) appendLines(frame []byte) []byte {
 	return frame
 }
 
-// begin makes sure that there is a journal. Its first frame says what the former one must have.
-func (s *Store) begin() error {
+// beginJournal makes sure that there is a journal. Its first frame says what the former one must have.
+func (s *Store) beginJournal() error {
 	if s.journal != nil {
 		return nil
 	}
@@ -251,7 +251,7 @@ func (s *Store) begin() error {
 		if err = errors.Join(j.file.sync(), s.fs.syncDir("."), s.fs.syncDir(journalDir)); err != nil {
 			s.fail(err)
 		} else {
-			err = s.begun()
+			err = s.nameIsDurable()
 		}
 	}
 	if err != nil {
@@ -274,7 +274,7 @@ func (s *Store) write(frame []byte, deletes bool) error {
 		if open := s.takeBack(nil, err); open != nil {
 			return open
 		}
-		return refused(err)
+		return unstored(err)
 	}
 	if s.options.NoSync {
 		return nil
@@ -362,8 +362,8 @@ func removeStream(fsys fsys, name string) error {
 	return nil
 }
 
-// settled tells that no journal names anything.
-func (s *Store) settled() bool {
+// noJournals tells that no journal names anything.
+func (s *Store) noJournals() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journal == nil && len(s.full) == 0

@@ -159,7 +159,7 @@ func (h *history) before(o op) outcome {
 	}
 	if h.faults > 0 && h.rng.IntN(h.faults) == 0 {
 		errs := []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EMFILE, syscall.EROFS}
-		if h.store != nil && h.store.settling { // a full disk would wait for this checkpoint, which waits for it
+		if h.store != nil && h.store.checkpointing { // a full disk would wait for this checkpoint, which waits for it
 			errs = []error{syscall.EIO, syscall.EMFILE, syscall.EROFS}
 		}
 		out := outcome{err: errs[h.rng.IntN(len(errs))], effect: effect(h.rng.IntN(3))}
@@ -187,7 +187,7 @@ func (h *history) within(o op) {
 	switch t := h.streams[h.rng.IntN(len(h.streams))]; {
 	case h.doing == "checkpoint" && !h.store.removing && h.rng.IntN(2) == 0:
 		h.note(h.change(t))
-	case h.doing != "checkpoint" && h.doing != "close" && !h.store.settling && h.rng.IntN(2) == 0:
+	case h.doing != "checkpoint" && h.doing != "close" && !h.store.checkpointing && h.rng.IntN(2) == 0:
 		h.trace("      checkpoint: %v", h.store.checkpoint())
 	case manager && h.doing != "delete":
 		h.note(h.read(t))

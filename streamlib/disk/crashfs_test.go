@@ -76,11 +76,11 @@ func newCrashFS(rng *rand.Rand) *crashFS {
 }
 
 // begin counts the operation, asks what becomes of it, and holds mu when it returns. Skip tells that it has no effect.
-func (c *crashFS) begin(epoch int, kind, path string) (effect, error) {
-	return c.beginOp(epoch, op{kind: kind, path: path})
+func (c *crashFS) enter(epoch int, kind, path string) (effect, error) {
+	return c.enterOp(epoch, op{kind: kind, path: path})
 }
 
-func (c *crashFS) beginOp(epoch int, o op) (e effect, err error) {
+func (c *crashFS) enterOp(epoch int, o op) (e effect, err error) {
 	c.mu.Lock()
 	if c.down || epoch != c.epoch {
 		return without, errDown
@@ -231,7 +231,7 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 	if flag&os.O_CREATE != 0 {
 		kind = "create"
 	}
-	e, err := c.beginOp(c.now(), op{kind: kind, path: path, writable: flag&os.O_RDWR != 0})
+	e, err := c.enterOp(c.now(), op{kind: kind, path: path, writable: flag&os.O_RDWR != 0})
 	defer c.mu.Unlock()
 	if err != nil && e == without {
 		return nil, pathError(kind, path, err)
@@ -260,7 +260,7 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 }
 
 func (c *crashFS) mkdir(path string) error {
-	e, err := c.begin(c.now(), "mkdir", path)
+	e, err := c.enter(c.now(), "mkdir", path)
 	defer c.mu.Unlock()
 	if err != nil && e == without {
 		return pathError("mkdir", path, err)
@@ -273,7 +273,7 @@ func (c *crashFS) mkdir(path string) error {
 }
 
 func (c *crashFS) rename(from, to string) error {
-	e, err := c.begin(c.now(), "rename", from)
+	e, err := c.enter(c.now(), "rename", from)
 	defer c.mu.Unlock()
 	if err != nil && e == without {
 		return pathError("rename", from, err)
@@ -291,7 +291,7 @@ func (c *crashFS) rename(from, to string) error {
 }
 
 func (c *crashFS) remove(path string) error {
-	e, err := c.begin(c.now(), "remove", path)
+	e, err := c.enter(c.now(), "remove", path)
 	defer c.mu.Unlock()
 	if err != nil && e == without {
 		return pathError("remove", path, err)
@@ -308,7 +308,7 @@ func (c *crashFS) remove(path string) error {
 }
 
 func (c *crashFS) names(path string) ([]string, error) {
-	_, err := c.begin(c.now(), "names", path)
+	_, err := c.enter(c.now(), "names", path)
 	defer c.mu.Unlock()
 	if err != nil {
 		return nil, pathError("names", path, err)
@@ -326,7 +326,7 @@ func (c *crashFS) names(path string) ([]string, error) {
 }
 
 func (c *crashFS) syncDir(path string) error {
-	e, err := c.begin(c.now(), "syncDir", path)
+	e, err := c.enter(c.now(), "syncDir", path)
 	defer c.mu.Unlock()
 	_, _, dir := c.find(path)
 	if dir == nil || !dir.folder {
@@ -345,7 +345,7 @@ func (c *crashFS) syncDir(path string) error {
 }
 
 func (c *crashFS) syncAll() error {
-	_, err := c.begin(c.now(), "syncAll", "")
+	_, err := c.enter(c.now(), "syncAll", "")
 	defer c.mu.Unlock()
 	if c.lost {
 		c.lost, err = false, syscall.EIO
@@ -362,7 +362,7 @@ func (c *crashFS) syncAll() error {
 }
 
 func (c *crashFS) reachable() (changed time.Time, err error) {
-	_, err = c.begin(c.now(), "reachable", "")
+	_, err = c.enter(c.now(), "reachable", "")
 	defer c.mu.Unlock()
 	if err != nil {
 		return changed, err
@@ -382,7 +382,7 @@ func (c *crashFS) reachable() (changed time.Time, err error) {
 }
 
 func (c *crashFS) same(path string, f file) (bool, error) {
-	_, err := c.begin(c.now(), "same", path)
+	_, err := c.enter(c.now(), "same", path)
 	defer c.mu.Unlock()
 	_, _, n := c.find(path)
 	return n == f.(*crashFile).n, err
@@ -400,8 +400,8 @@ type crashFile struct {
 	closed   bool
 }
 
-func (f *crashFile) begin(kind string) (effect, error) {
-	e, err := f.c.begin(f.epoch, kind, f.path)
+func (f *crashFile) enter(kind string) (effect, error) {
+	e, err := f.c.enter(f.epoch, kind, f.path)
 	if err == nil && f.closed {
 		e, err = without, fs.ErrClosed
 	}
@@ -412,7 +412,7 @@ func (f *crashFile) begin(kind string) (effect, error) {
 }
 
 func (f *crashFile) ReadAt(b []byte, at int64) (int, error) {
-	_, err := f.begin("read")
+	_, err := f.enter("read")
 	defer f.c.mu.Unlock()
 	if err != nil {
 		return 0, err
@@ -425,7 +425,7 @@ func (f *crashFile) ReadAt(b []byte, at int64) (int, error) {
 }
 
 func (f *crashFile) WriteAt(b []byte, at int64) (int, error) {
-	e, err := f.begin("write")
+	e, err := f.enter("write")
 	defer f.c.mu.Unlock()
 	if !f.writable {
 		e, err = without, pathError("write", f.path, syscall.EBADF)
@@ -452,13 +452,13 @@ func (f *crashFile) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *crashFile) size() (int64, error) {
-	_, err := f.begin("size")
+	_, err := f.enter("size")
 	defer f.c.mu.Unlock()
 	return f.n.live.size, err
 }
 
 func (f *crashFile) truncate(size int64) error {
-	e, err := f.begin("truncate")
+	e, err := f.enter("truncate")
 	defer f.c.mu.Unlock()
 	if !f.writable {
 		return pathError("truncate", f.path, syscall.EINVAL)
@@ -472,7 +472,7 @@ func (f *crashFile) truncate(size int64) error {
 
 // sync that fails leaves the pages clean, as Linux does: what did not reach the disk is not written by the next one.
 func (f *crashFile) sync() error {
-	e, err := f.begin("sync")
+	e, err := f.enter("sync")
 	defer f.c.mu.Unlock()
 	switch {
 	case e == wholly:
@@ -486,7 +486,7 @@ func (f *crashFile) sync() error {
 // close that fails loses what was not synced, as when it is written back later, and the file has left the cache before
 // somebody asks.
 func (f *crashFile) close() error {
-	e, err := f.begin("close")
+	e, err := f.enter("close")
 	defer f.c.mu.Unlock()
 	if f.closed || f.epoch != f.c.epoch {
 		return err

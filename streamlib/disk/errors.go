@@ -34,8 +34,8 @@ func classified(err error) error {
 	return err
 }
 
-// refused is err as the error of what stored nothing.
-func refused(err error) error {
+// unstored is err as the error of what stored nothing.
+func unstored(err error) error {
 	if errors.Is(err, streamlib.ErrInvalid) {
 		return err
 	}

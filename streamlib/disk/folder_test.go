@@ -106,14 +106,14 @@ func TestFolderGone(t *testing.T) {
 			return errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, streamsDir), 0o700))
 		},
 	} {
-		for _, settled := range []bool{false, true} { // the time of the folder's last change can be believed
-			t.Run(fmt.Sprint(what, "/", settled), func(t *testing.T) {
+		for _, believed := range []bool{false, true} { // the time of the folder's last change can be believed
+			t.Run(fmt.Sprint(what, "/", believed), func(t *testing.T) {
 				t.Parallel()
 				is := is.New(t)
 				dir := filepath.Join(t.TempDir(), "data")
 				s := openFolder(t, dir, Options{})
 				wait := func() {
-					for end := time.Now().Add(10 * time.Second); settled && s.changed.IsZero() && s.usable() == nil; runtime.Gosched() {
+					for end := time.Now().Add(10 * time.Second); believed && s.changed.IsZero() && s.usable() == nil; runtime.Gosched() {
 						if time.Now().After(end) {
 							t.Skip("the times of this file system do not tell of changes")
 						}

@@ -39,10 +39,10 @@ type journal struct {
 	names     map[string]int64 // the streams in it, and how large their files are after it, -1 where they were deleted
 
 	// What reading it says.
-	last   int64 // where the last frame is
-	clean  bool  // nothing was written behind the last frame
-	noSync bool  // it was written without syncs
-	lost   bool  // and the machine was started again since
+	last     int64 // where the last frame is
+	clean    bool  // nothing was written behind the last frame
+	noSync   bool  // it was written without syncs
+	rebooted bool  // and the machine was started again since
 }
 
 func journalPath(number uint64) string {
@@ -185,9 +185,9 @@ func (j *journal) frameAt(pos, size int64) (lines []byte, h header, err error) {
 	return lines, h, nil
 }
 
-// frames calls use with the lines of each frame and their place, and sets end and sequence to what follows the last. A
+// walk calls use with the lines of each frame and their place, and sets end and sequence to what follows the last. A
 // whole frame of this journal further on means that what lies between was damaged since: *streamlib.CorruptError.
-func (j *journal) frames(use func(lines []byte, at int64) error) error {
+func (j *journal) walk(use func(lines []byte, at int64) error) error {
 	size, err := j.file.size()
 	if err != nil {
 		return err

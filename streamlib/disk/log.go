@@ -25,13 +25,13 @@ type log struct {
 	readOnly bool  // the file must not be written
 
 	// The committer's alone: what the log is once the open batch is applied.
-	round  uint64 // of the commit that set the rest
-	exists bool
-	end    int64
-	next   streamlib.Offset
-	fresh  bool      // the file was not yet looked at in this commit
-	lost   bool      // somebody removed or changed the file
-	looked time.Time // the folder's last change when the file was looked at
+	round    uint64 // of the commit that set the rest
+	exists   bool
+	end      int64
+	next     streamlib.Offset
+	fresh    bool      // the file was not yet looked at in this commit
+	replaced bool      // somebody removed or changed the file
+	looked   time.Time // the folder's last change when the file was looked at
 
 	mu      sync.Mutex // guards what is published
 	file    file       // nil while there is none; set once
@@ -206,15 +206,15 @@ type scanner struct {
 	size  int64
 	chunk int64  // what to read at once
 	ahead []byte // what was read and not returned
-	end   int    // of the next line in ahead, 0 where that is not known
+	n     int    // how long the next line in ahead is, 0 where that is not known
 }
 
 // buffered tells whether the next line is in memory.
 func (s *scanner) buffered() bool {
-	if s.end == 0 {
-		s.end = bytes.IndexByte(s.ahead, '\n') + 1
+	if s.n == 0 {
+		s.n = bytes.IndexByte(s.ahead, '\n') + 1
 	}
-	return s.end > 0
+	return s.n > 0
 }
 
 // next returns the next line. A line without its end is the file's last, or longer than a line can be. At size it is io.EOF.
@@ -226,7 +226,7 @@ func (s *scanner) next() ([]byte, error) {
 			return nil, io.EOF
 		}
 		if n == have || have > maxLine {
-			s.end = len(s.ahead)
+			s.n = len(s.ahead)
 			break
 		}
 		b := make([]byte, n)
@@ -236,8 +236,8 @@ func (s *scanner) next() ([]byte, error) {
 		}
 		s.ahead = b
 	}
-	line := s.ahead[:s.end:s.end]
-	s.ahead, s.pos, s.end = s.ahead[s.end:], s.pos+int64(s.end), 0
+	line := s.ahead[:s.n:s.n]
+	s.ahead, s.pos, s.n = s.ahead[s.n:], s.pos+int64(s.n), 0
 	return line, nil
 }
 

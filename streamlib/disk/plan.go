@@ -94,7 +94,7 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 			continue
 		}
 		journals = append(journals, j)
-		err = j.frames(func(lines []byte, at int64) error {
+		err = j.walk(func(lines []byte, at int64) error {
 			if j.sequence == 0 {
 				err := j.open(lines, journals[:len(journals)-1])
 				if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && lenient && corrupt.File != j.path {
@@ -105,7 +105,7 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 			}
 			return j.plan(plan, lines, at)
 		})
-		if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && (lenient || j.lost) {
+		if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && (lenient || j.rebooted) {
 			s.say(fmt.Sprintf("%v; what follows there was given up", corrupt))
 			err = nil
 		}
@@ -127,9 +127,9 @@ func (j *journal) open(lines []byte, before []*journal) error {
 		return &streamlib.CorruptError{File: j.path, Offset: int64(headerLen), Reason: "its first record: " + err.Error()}
 	}
 	j.noSync = o.Sync == "none"
-	j.lost = j.noSync && (o.Boot == "" || o.Boot != bootID())
+	j.rebooted = j.noSync && (o.Boot == "" || o.Boot != bootID())
 	if n := len(before); n > 0 {
-		if p := before[n-1]; !p.lost && (p.number != o.Previous || p.sequence != o.Frames) {
+		if p := before[n-1]; !p.rebooted && (p.number != o.Previous || p.sequence != o.Frames) {
 			return &streamlib.CorruptError{File: p.path, Offset: p.end,
 				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}
 		}

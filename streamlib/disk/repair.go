@@ -67,7 +67,7 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 		if m.Stream == "" {
 			l.path = m.File
 		}
-		if err := s.settleMark(l, "its file is gone, and it begins again at offset 0"); err != nil {
+		if err := s.mend(l, "its file is gone, and it begins again at offset 0"); err != nil {
 			failed++
 			s.say(fmt.Sprintf("stream %q could not be repaired: %v", m.Stream, err))
 		}
@@ -97,7 +97,7 @@ func (s *Store) repair(l *log, salvage bool) error {
 		if err := l.file.sync(); err != nil { // who cut it may have ended before that
 			return err
 		}
-		return s.settleMark(l, "all that is in its file is whole")
+		return s.mend(l, "all that is in its file is whole")
 	case !damaged:
 		return nil
 	}
@@ -115,7 +115,7 @@ func (s *Store) repair(l *log, salvage bool) error {
 		return err
 	}
 	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
-	return s.settleMark(l, "what stands before the damage is whole")
+	return s.mend(l, "what stands before the damage is whole")
 }
 
 // beside is the path of what is kept of the stream.
@@ -123,8 +123,8 @@ func (l *log) beside(what string, at int64) string {
 	return fmt.Sprintf("%s/%s.%s-%d", streamsDir, l.stem(), what, at)
 }
 
-// settleMark adds what the journal had for a stream that is whole as far as it goes, and lets it take appends again.
-func (s *Store) settleMark(l *log, why string) error {
+// mend adds what the journal had for a stream that is whole as far as it goes, and lets it take appends again.
+func (s *Store) mend(l *log, why string) error {
 	m := s.marked(l)
 	if m == nil {
 		return nil

@@ -35,12 +35,12 @@ func (s *Store) recover(repair bool) error {
 		return s.rejoinAll()
 	}
 	start := time.Now()
-	noSync, lost := false, false
+	noSync, rebooted := false, false
 	for _, j := range journals {
 		if err := s.keepTorn(j); err != nil {
 			return err
 		}
-		noSync, lost = noSync || j.noSync, lost || j.lost
+		noSync, rebooted = noSync || j.noSync, rebooted || j.rebooted
 	}
 	// Nothing goes into a stream's file that the journal may lose again.
 	if err := journals[len(journals)-1].secure(); err != nil {
@@ -57,7 +57,7 @@ func (s *Store) recover(repair bool) error {
 	if err := s.rejoinAll(); err != nil {
 		return err
 	}
-	if lost {
+	if rebooted {
 		if err := s.repairAll(nil, false); err != nil {
 			return err
 		}
@@ -222,10 +222,10 @@ func (l *log) firstWhole() (begin int64, line []byte, err error) {
 	}
 }
 
-// unsettled is an error met while writing to a stream's file, which the journal must write again.
-type unsettled struct{ error }
+// halfWritten is an error met while writing to a stream's file, which the journal must write again.
+type halfWritten struct{ error }
 
-func (u unsettled) Unwrap() error { return u.error }
+func (u halfWritten) Unwrap() error { return u.error }
 
 // add makes the life's lines the end of the stream's file, durably.
 func (s *Store) add(l *log, r *life) error {
@@ -234,13 +234,13 @@ func (s *Store) add(l *log, r *life) error {
 		return err
 	}
 	if _, err := io.Copy(io.NewOffsetWriter(l.file, pos), io.NewSectionReader(r.pieces, 0, r.pieces.size())); err != nil {
-		return unsettled{err}
+		return halfWritten{err}
 	}
 	if err := s.cut(l, pos+r.pieces.size(), next); err != nil {
-		return unsettled{err}
+		return halfWritten{err}
 	}
 	if err := l.file.sync(); err != nil {
-		return unsettled{err}
+		return halfWritten{err}
 	}
 	return nil
 }

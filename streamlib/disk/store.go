@@ -48,16 +48,16 @@ type Store struct {
 	frame    []byte
 	changed  time.Time // what fsys.reachable said of the streams' folder
 
-	mu       sync.Mutex       // guards what follows; taken after a stream's own lock, and never held while the disk works
-	full     []*journal       // waiting for their checkpoint, in order
-	broken   error            // why there are no more appends: a sync failed, or the store was closed
-	failed   bool             // a sync did
-	syncs    int              // under way
-	settling bool             // a checkpoint is under way
-	removing bool             // it removes its journal
-	work     *sync.Cond       // any of these five changed
-	marks    map[string]*mark // by the stem of the name
-	running  sync.WaitGroup
+	mu            sync.Mutex       // guards what follows; taken after a stream's own lock, and never held while the disk works
+	full          []*journal       // waiting for their checkpoint, in order
+	broken        error            // why there are no more appends: a sync failed, or the store was closed
+	failed        bool             // a sync did
+	syncs         int              // under way
+	checkpointing bool             // a checkpoint is under way
+	removing      bool             // it removes its journal
+	work          *sync.Cond       // any of these five changed
+	marks         map[string]*mark // by the stem of the name
+	running       sync.WaitGroup
 
 	marking sync.Mutex // held while a mark is made or removed; taken before mu
 }
