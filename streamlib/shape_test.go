@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"event.go", "errors.go"},
 	{"storage.go"},
 	{"memory.go"},
-	{"stream.go", "feed.go", "keys.go"},
+	{"stream.go", "core.go", "commit.go", "follow.go", "feed.go", "keys.go"},
 	{"hooks.go"},
 	{"factory.go"},
 	{"manager.go"},
