@@ -13,13 +13,14 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
 
 // benchHere runs "streamctl bench" in this process, against a server in this process.
 func benchHere(t *testing.T, args ...string) (stdout string, names []string, err error) {
-	manager := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	manager := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	server := httptest.NewServer(streamhttp.NewHandler(manager, streamhttp.Config{}))
 	defer server.Close()
 	var out, errs bytes.Buffer
@@ -68,7 +69,7 @@ func TestBenchFailsWhereRequestsFail(t *testing.T) {
 func TestBenchEndsWithCtrlC(t *testing.T) {
 	is := is.New(t)
 	var once sync.Once
-	manager := streamlib.NewManager(streamlib.NewMemory(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
+	manager := streamlib.NewManager(memory.New(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
 		once.Do(func() { _ = syscall.Kill(os.Getpid(), syscall.SIGINT) })
 		return streamlib.Plain(name, s, o)
 	}, streamlib.Options{})

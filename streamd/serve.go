@@ -18,6 +18,7 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
 )
@@ -142,7 +143,7 @@ func openStorage(o options, failed chan<- error, log *slog.Logger) (storage stre
 		return nil, nil, err
 	}
 	lock, err := disk.Lock(o.dir)
-	return locked{streamlib.NewMemory(), lock}, nil, err
+	return locked{memory.New(), lock}, nil, err
 }
 
 // locked is a storage that gives the folder back when it is closed.

@@ -7,12 +7,9 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamtest"
 )
-
-func TestMemory(t *testing.T) {
-	streamtest.Storage(t, func(*testing.T) streamlib.Storage { return streamlib.NewMemory() })
-}
 
 // TestStreams runs the contract of Stream over every layer of this package.
 func TestStreams(t *testing.T) {
@@ -22,7 +19,7 @@ func TestStreams(t *testing.T) {
 	}
 	managed := func(f streamlib.Factory) func(*testing.T) func(string) streamlib.Stream {
 		return func(*testing.T) func(string) streamlib.Stream {
-			return streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{}).Stream
+			return streamlib.NewManager(memory.New(), f, streamlib.Options{}).Stream
 		}
 	}
 	for name, open := range map[string]func(*testing.T) func(string) streamlib.Stream{
@@ -41,7 +38,7 @@ func TestStreams(t *testing.T) {
 // alone makes streams without a manager, each once. The manager checks the names that it is given; here the caller does.
 func alone(f streamlib.Factory) func(name string) streamlib.Stream {
 	var mu sync.Mutex
-	storage, streams := streamlib.NewMemory(), map[string]streamlib.Stream{}
+	storage, streams := memory.New(), map[string]streamlib.Stream{}
 	return func(name string) streamlib.Stream {
 		mu.Lock()
 		defer mu.Unlock()

@@ -29,7 +29,7 @@
 //	Layer 3  Factory     makes a stream: Plain, WithHooks, Validated, EmbryonicAgent; Active is the one that is used
 //	Layer 2  WithHooks   hooks before an append, which may refuse it, and after it
 //	Layer 1  Stream      offsets and times, group commit, keys, conditions, subscriptions
-//	Layer 0  Storage     records under a name: NewMemory, and package disk
+//	Layer 0  Storage     records under a name: packages disk and memory
 //	         Event       what all of them handle, encoded once when it is appended
 //
 // # What is guaranteed

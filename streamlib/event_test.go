@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/matryer/is"
 )
 
@@ -298,7 +299,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add("s", `{"createdAt":"2024-01-08T00:00:00.000Z","key":`+string(quoted)+`}`, s)
 	}
 	f.Fuzz(func(t *testing.T, name, data, key string) {
-		s := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream(name)
+		s := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream(name)
 		receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data, data), Key: key})
 		if err != nil {
 			if !errors.Is(err, streamlib.ErrInvalid) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/disk"
+	"github.com/iterate/durable-streams/streamlib/memory"
 )
 
 func Example() {
@@ -53,7 +54,7 @@ func Example() {
 func noon() time.Time { return time.Date(2024, 1, 8, 12, 0, 0, 0, time.UTC) }
 
 func ExampleNewManager() {
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{Now: noon})
+	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{Now: noon})
 	receipt, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(`{"id": 1}`, `{"id": 2}`)})
 	if err != nil {
 		log.Fatal(err)
@@ -68,7 +69,7 @@ func ExampleNewManager() {
 
 func ExampleManager_List() {
 	ctx := context.Background()
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	for _, name := range []string{"users/2", "orders", "users/1", "users/3"} {
 		if _, err := streams.Stream(name).Append(ctx, streamlib.Batch{Data: streamlib.JSON("1")}); err != nil {
 			log.Fatal(err)
@@ -82,7 +83,7 @@ func ExampleManager_List() {
 
 func ExampleManager_Subscribe() {
 	ctx := context.Background()
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	all := streams.Subscribe(ctx, "users/") // what comes from now on
 	for _, name := range []string{"users/2", "orders", "users/1"} {
 		if _, err := streams.Stream(name).Append(ctx, streamlib.Batch{Data: streamlib.JSON("1")}); err != nil {
@@ -105,7 +106,7 @@ func ExampleManager_Subscribe() {
 
 // An append whose answer was lost is sent again with its key.
 func ExampleBatch_key() {
-	orders := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream("orders")
+	orders := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("orders")
 	for _, data := range []string{`{"id":1}`, `{"id":1}`, `{"id":2}`} {
 		receipt, err := orders.Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(data), Key: "order-1"})
 		switch {
@@ -126,7 +127,7 @@ func ExampleBatch_key() {
 // A writer that decides on what it has read appends only where nobody was faster.
 func ExampleBatch_condition() {
 	ctx := context.Background()
-	orders := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream("orders")
+	orders := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("orders")
 	tail := streamlib.Offset(0)
 	for _, writer := range []string{`"first"`, `"second"`} {
 		_, err := orders.Append(ctx, streamlib.Batch{Data: streamlib.JSON(writer), IfTail: &tail})
@@ -143,7 +144,7 @@ func ExampleBatch_condition() {
 
 func ExampleStream_read() {
 	ctx := context.Background()
-	orders := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream("orders")
+	orders := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("orders")
 	if _, err := orders.Append(ctx, streamlib.Batch{Data: streamlib.JSON("10", "11", "12", "13")}); err != nil {
 		log.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func ExampleWithHooks() {
 			return nil
 		}}},
 	}
-	orders := streamlib.WithHooks(streamlib.Plain("orders", streamlib.NewMemory(), streamlib.Options{}), hooks)
+	orders := streamlib.WithHooks(streamlib.Plain("orders", memory.New(), streamlib.Options{}), hooks)
 	for _, data := range []string{`"two"`, `{"n":2}`} {
 		_, err := orders.Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(data)})
 		if veto, ok := errors.AsType[*streamlib.HookError](err); ok {
@@ -189,21 +190,21 @@ func ExampleFactory_WithHooks() {
 	closed := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "office-hours", Run: func(context.Context, string, json.RawMessage) error {
 		return errors.New("come back tomorrow")
 	}}}}
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.Factory(streamlib.Plain).WithHooks(closed), streamlib.Options{})
+	streams := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(closed), streamlib.Options{})
 	_, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON("1")})
 	fmt.Println(err)
 	// Output: hook office-hours: come back tomorrow
 }
 
 func ExampleValidated() {
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.Validated, streamlib.Options{})
+	streams := streamlib.NewManager(memory.New(), streamlib.Validated, streamlib.Options{})
 	_, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(`{"type":"paid"}`)})
 	fmt.Println(err)
 	// Output: hook validate-type: data must have a _type member that is a string
 }
 
 func ExampleEmbryonicAgent() {
-	streams := streamlib.NewManager(streamlib.NewMemory(), streamlib.EmbryonicAgent, streamlib.Options{})
+	streams := streamlib.NewManager(memory.New(), streamlib.EmbryonicAgent, streamlib.Options{})
 	for _, data := range []string{`{"_type":"paid"}`, `{"_type":"agent:said"}`} {
 		_, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(data)})
 		fmt.Println(err)
@@ -239,7 +240,7 @@ func ExampleCheckName() {
 
 func ExampleEvent_HasType() {
 	ctx := context.Background()
-	chat := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream("chat")
+	chat := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("chat")
 	if _, err := chat.Append(ctx, streamlib.Batch{Data: streamlib.JSON(`{"type":"said"}`, `{"_type":"left"}`, `"said"`)}); err != nil {
 		log.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamtest"
 	"github.com/matryer/is"
 )
@@ -25,7 +26,7 @@ type faulty struct {
 }
 
 func newFaulty() *faulty {
-	memory := streamlib.NewMemory()
+	memory := memory.New()
 	return &faulty{memory, memory.Append, memory.Delete, memory.Stat, memory.Read}
 }
 

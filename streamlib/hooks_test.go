@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/matryer/is"
 )
 
@@ -60,7 +61,7 @@ func (r *trace) after(id string, fail string) streamlib.AfterHook {
 }
 
 func plain(name string) streamlib.Stream {
-	return streamlib.Plain(name, streamlib.NewMemory(), streamlib.Options{})
+	return streamlib.Plain(name, memory.New(), streamlib.Options{})
 }
 
 func TestHooksRunInOrder(t *testing.T) {
@@ -151,7 +152,7 @@ func TestAfterHooksErrorsAreLogged(t *testing.T) {
 	factory := streamlib.Factory(streamlib.Plain).WithHooks(streamlib.Hooks{After: []streamlib.AfterHook{
 		r.after("a1", `"bad`), {ID: "a2", Run: func(context.Context, string, streamlib.Event) error { panic("a bug in the hook") }},
 	}})
-	s := factory("orders", streamlib.NewMemory(), streamlib.Options{Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	s := factory("orders", memory.New(), streamlib.Options{Log: slog.New(slog.NewJSONHandler(&log, nil))})
 	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(`"good"`, `"bad\u000a"`)})
 	is.NoErr(err)
 	var lines []map[string]any
@@ -345,7 +346,7 @@ func TestFactories(t *testing.T) {
 		"plain": streamlib.Plain, "validated": streamlib.Validated, "agent": streamlib.EmbryonicAgent, "active": streamlib.Active,
 	} {
 		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		m[name] = streamlib.NewManager(streamlib.NewMemory(), f, streamlib.Options{Log: logger})
+		m[name] = streamlib.NewManager(memory.New(), f, streamlib.Options{Log: logger})
 	}
 	for _, test := range []struct{ factory, data, id, message string }{
 		{"plain", `1`, "", ""},

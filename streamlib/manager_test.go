@@ -16,6 +16,7 @@ import (
 	"weak"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamtest"
 	"github.com/matryer/is"
 )
@@ -39,7 +40,7 @@ func counted(f streamlib.Factory) (streamlib.Factory, func(name string) int) {
 func TestManagerMakesStreamsOnFirstUse(t *testing.T) {
 	is := is.New(t)
 	factory, made := counted(streamlib.Plain)
-	m := streamlib.NewManager(streamlib.NewMemory(), factory, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), factory, streamlib.Options{})
 	s := m.Stream("orders")
 	is.Equal(s.Name(), "orders")
 	events := s.Read(t.Context(), 0, streamlib.MaxOffset)
@@ -73,7 +74,7 @@ func canceled(t *testing.T) context.Context {
 func TestManagerDropsIdleStreams(t *testing.T) {
 	is := is.New(t)
 	factory, made := counted(streamlib.Plain)
-	m := streamlib.NewManager(streamlib.NewMemory(), factory, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), factory, streamlib.Options{})
 	followed := m.Stream("followed")
 	is.NoErr(last2(followed.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})))
 	next, stop := iter.Pull2(followed.Subscribe(t.Context(), 0))
@@ -105,7 +106,7 @@ func TestManagerDropsIdleStreams(t *testing.T) {
 // TestManagerRace uses more streams at once than are kept, so that they are dropped and made while they are used.
 func TestManagerRace(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	const writers, streams = 2, 17_000
 	var all sync.WaitGroup
 	for range writers {
@@ -127,7 +128,7 @@ func TestManagerRace(t *testing.T) {
 func TestNoWayAroundHooks(t *testing.T) {
 	is := is.New(t)
 	veto := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "no", Run: func(context.Context, string, json.RawMessage) error { return errors.New("no") }}}}
-	storage := streamlib.NewMemory()
+	storage := memory.New()
 	m := streamlib.NewManager(storage, streamlib.Factory(streamlib.Plain).WithHooks(veto), streamlib.Options{})
 	tail := streamlib.Offset(0)
 	for _, b := range []streamlib.Batch{
@@ -148,7 +149,7 @@ func TestNoWayAroundHooks(t *testing.T) {
 
 func TestSubscribeAll(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	add := func(name string, data ...string) {
 		is.NoErr(last2(m.Stream(name).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(data...)})))
 	}
@@ -181,7 +182,7 @@ func TestSubscribeAll(t *testing.T) {
 
 func TestSubscribeAllRace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 		const streams, writers, count = 12, 3, 60
 		ctx, cancel := context.WithCancel(t.Context())
 		var writing, reading sync.WaitGroup
@@ -242,7 +243,7 @@ func TestSubscribeAllRace(t *testing.T) {
 // lives in order.
 func TestToldIsReadable(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	const streams, lives, size = 4, 200, 3
 	ctx, cancel := context.WithCancel(t.Context())
 	all := m.Subscribe(ctx, "")
@@ -332,7 +333,7 @@ func TestToldIsReadable(t *testing.T) {
 
 // TestFollowersReadWhatTheyGot: an event that came to who follows all streams can be read by then.
 func TestFollowersReadWhatTheyGot(t *testing.T) {
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var writing, following sync.WaitGroup
 	for range 4 {

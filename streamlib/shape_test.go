@@ -24,7 +24,6 @@ var layers = [][]string{
 	{"doc.go"},
 	{"event.go", "errors.go"},
 	{"storage.go"},
-	{"memory.go"},
 	{"stream.go", "core.go", "commit.go", "follow.go", "feed.go", "keys.go"},
 	{"hooks.go"},
 	{"factory.go"},
@@ -136,7 +135,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"streamlib", "streamlib/daemon", "streamlib/disk", "streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit", "streamd", "streamctl"} {
+	for _, name := range []string{"streamlib", "streamlib/daemon", "streamlib/disk", "streamlib/memory", "streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit", "streamd", "streamctl"} {
 		if !seen[name] {
 			t.Errorf("%s was not looked at", name)
 		}

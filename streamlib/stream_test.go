@@ -17,6 +17,7 @@ import (
 	"weak"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamtest"
 	"github.com/matryer/is"
 )
@@ -26,7 +27,7 @@ func TestClockJumpsBack(t *testing.T) {
 	zone := time.FixedZone("elsewhere", 3600)
 	start := time.Date(2024, 1, 8, 12, 0, 0, 999_999_999, zone)
 	now := start
-	storage := streamlib.NewMemory()
+	storage := memory.New()
 	options := streamlib.Options{Now: func() time.Time { return now }}
 	s := streamlib.Plain("orders", storage, options)
 	var got []string
@@ -48,7 +49,7 @@ func TestClockJumpsBack(t *testing.T) {
 func TestClockOutOfRange(t *testing.T) {
 	is := is.New(t)
 	var now time.Time
-	s := streamlib.Plain("orders", streamlib.NewMemory(), streamlib.Options{Now: func() time.Time { return now }})
+	s := streamlib.Plain("orders", memory.New(), streamlib.Options{Now: func() time.Time { return now }})
 	end := time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		now  time.Time
@@ -373,7 +374,7 @@ func TestLastOffset(t *testing.T) {
 func TestMaxEvent(t *testing.T) {
 	is := is.New(t)
 	for limit, max := range map[int]int{5: 5, 0: streamlib.MaxEvent, 1 << 40: streamlib.MaxBatch} {
-		s := streamlib.Plain("orders", streamlib.NewMemory(), streamlib.Options{MaxEvent: limit})
+		s := streamlib.Plain("orders", memory.New(), streamlib.Options{MaxEvent: limit})
 		of := func(n int) streamlib.Batch {
 			return streamlib.Batch{Data: streamlib.JSON(` "` + strings.Repeat("x", n-2) + `" `)} // white space does not count
 		}

@@ -1,4 +1,5 @@
-package streamlib
+// Package memory is a streamlib.Storage that forgets: for tests, and for data that nobody needs after the process.
+package memory
 
 import (
 	"fmt"
@@ -6,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/iterate/durable-streams/streamlib"
 )
 
-// NewMemory returns a Storage that forgets: for tests, and for data that nobody needs after the process.
-func NewMemory() Storage { return &memory{streams: map[string]remembered{}} }
+// New returns an empty one.
+func New() streamlib.Storage { return &memory{streams: map[string]remembered{}} }
 
 type memory struct {
 	mu      sync.RWMutex // guards all below; the slices only ever grow
@@ -18,15 +21,15 @@ type memory struct {
 }
 
 type remembered struct {
-	events []Event
+	events []streamlib.Event
 	size   int64
 }
 
-func (m *memory) Append(name string, events []Event) error {
+func (m *memory) Append(name string, events []streamlib.Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	stored, err := m.streams[name], CheckName(name)
-	switch tail := Offset(len(stored.events)); {
+	stored, err := m.streams[name], streamlib.CheckName(name)
+	switch tail := streamlib.Offset(len(stored.events)); {
 	case m.closed:
 		return errClosed
 	case err != nil:
@@ -34,7 +37,7 @@ func (m *memory) Append(name string, events []Event) error {
 	case len(events) == 0:
 		return nil
 	case events[0].Offset != tail:
-		return &ConflictError{Stream: name, Tail: tail, Want: events[0].Offset}
+		return &streamlib.ConflictError{Stream: name, Tail: tail, Want: events[0].Offset}
 	}
 	for _, e := range events {
 		stored.size += int64(len(e.Record()))
@@ -44,31 +47,31 @@ func (m *memory) Append(name string, events []Event) error {
 	return nil
 }
 
-func (m *memory) Read(name string, from, to Offset) iter.Seq2[[]Event, error] {
-	return func(yield func([]Event, error) bool) {
-		if err := CheckName(name); err != nil {
+func (m *memory) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+	return func(yield func([]streamlib.Event, error) bool) {
+		if err := streamlib.CheckName(name); err != nil {
 			yield(nil, err)
 			return
 		}
 		m.mu.RLock()
 		events := m.streams[name].events
 		m.mu.RUnlock()
-		from, to := max(from, 0), min(to, Offset(len(events)))
+		from, to := max(from, 0), min(to, streamlib.Offset(len(events)))
 		if from < to {
 			yield(slices.Clip(events[from:to]), nil)
 		}
 	}
 }
 
-func (m *memory) Stat(name string) (Info, error) {
+func (m *memory) Stat(name string) (streamlib.Info, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	stored := m.streams[name]
-	info := Info{Name: name, Tail: Offset(len(stored.events)), Size: stored.size}
+	info := streamlib.Info{Name: name, Tail: streamlib.Offset(len(stored.events)), Size: stored.size}
 	if n := len(stored.events); n > 0 {
 		info.CreatedAt, info.UpdatedAt = stored.events[0].CreatedAt(), stored.events[n-1].CreatedAt()
 	}
-	return info, CheckName(name)
+	return info, streamlib.CheckName(name)
 }
 
 func (m *memory) List(prefix, after string, limit int) ([]string, error) {
@@ -94,10 +97,10 @@ func (m *memory) Delete(name string) error {
 		return errClosed
 	}
 	delete(m.streams, name)
-	return CheckName(name)
+	return streamlib.CheckName(name)
 }
 
-func (m *memory) Damaged() []Info { return nil }
+func (m *memory) Damaged() []streamlib.Info { return nil }
 
 func (m *memory) Close() error {
 	m.mu.Lock()
@@ -106,4 +109,4 @@ func (m *memory) Close() error {
 	return nil
 }
 
-var errClosed = fmt.Errorf("%w: the storage is closed", ErrUnavailable)
+var errClosed = fmt.Errorf("%w: the storage is closed", streamlib.ErrUnavailable)

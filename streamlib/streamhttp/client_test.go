@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -61,7 +62,7 @@ func (s *restartable) stop() {
 
 func TestFollowGoesOnOverRestarts(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
 	server.start()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -121,7 +122,7 @@ func TestFollowEndsWithTheStream(t *testing.T) {
 
 func TestFollowTellsOfAnotherLife(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
 	server.start()
 	defer func() { server.stop() }()
@@ -235,7 +236,7 @@ func TestRedirectsAreFollowedWithinTheOrigin(t *testing.T) {
 	is := is.New(t)
 	var stolen atomic.Int64
 	thief := serveHandler(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }))
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	h := streamhttp.NewHandler(m, streamhttp.Config{})
 	to, code := "", 0
 	client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -539,7 +540,7 @@ func TestErrorsArriveAsTheyWereSent(t *testing.T) {
 	} {
 		t.Run(sent.Error(), func(t *testing.T) {
 			is := is.New(t)
-			m := streamlib.NewManager(streamlib.NewMemory(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
+			m := streamlib.NewManager(memory.New(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
 				return given{streamlib.Plain(name, s, o), fmt.Errorf("append: %w", sent)}
 			}, streamlib.Options{})
 			client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
@@ -654,7 +655,7 @@ func TestQuery(t *testing.T) {
 
 func TestSubscribeToAll(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	server := &restartable{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{}), addr: "127.0.0.1:0"}
 	server.start()
 	client := &streamhttp.Client{URL: "http://" + server.addr}
@@ -771,7 +772,7 @@ func (d damagedStorage) Damaged() []streamlib.Info {
 // A client is told of damage, with file and offset, wherever it meets it, and does not ask again and again.
 func TestDamageIsTold(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(damagedStorage{streamlib.NewMemory()}, streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(damagedStorage{memory.New()}, streamlib.Plain, streamlib.Options{})
 	_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0", "1", "2", "3")})
 	is.NoErr(err)
 	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -40,7 +41,7 @@ func TestClientsThatSendNoMoreAreAnswered(t *testing.T) {
 		<-left.Done()
 		return nil
 	}}}}
-	storage := streamlib.NewMemory()
+	storage := memory.New()
 	add(t, streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{}).Stream("s"), abc...)
 	m := streamlib.NewManager(storage, streamlib.Factory(streamlib.Plain).WithHooks(hooks), streamlib.Options{})
 	h := streamhttp.NewHandler(m, streamhttp.Config{})
@@ -152,7 +153,7 @@ func TestWholeAnswersEndWithTheConnection(t *testing.T) {
 func TestAnswersThatBreakOffEndWithAReset(t *testing.T) {
 	t.Run("at damage, behind what stands before it", func(t *testing.T) {
 		is := is.New(t)
-		storage := &failing{Storage: streamlib.NewMemory()}
+		storage := &failing{Storage: memory.New()}
 		m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
 		long(t, m)
 		storage.read = &streamlib.CorruptError{File: "s.json", Offset: 7}
@@ -166,7 +167,7 @@ func TestAnswersThatBreakOffEndWithAReset(t *testing.T) {
 	})
 	t.Run("at the end of the server", func(t *testing.T) {
 		is := is.New(t)
-		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 		server := &restartable{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{}), addr: "127.0.0.1:0"}
 		server.start()
 		long(t, m)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/iterate/durable-streams/streamlib/streamtest"
 )
@@ -19,7 +20,7 @@ func TestRemoteIsAStream(t *testing.T) {
 
 // serve starts a server of an empty memory.
 func serve(t testing.TB, c streamhttp.Config) (*streamhttp.Client, *streamlib.Manager) {
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{MaxEvent: c.MaxEvent})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{MaxEvent: c.MaxEvent})
 	return serveHandler(t, streamhttp.NewHandler(m, c)), m
 }
 

@@ -7,12 +7,13 @@ import (
 	"net/http/httptest"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
-// A program that serves the streams of a folder says disk.Open instead of NewMemory, and ListenAndServe.
+// A program that serves the streams of a folder says disk.Open instead of memory.New, and ListenAndServe.
 func Example() {
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Active, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Active, streamlib.Options{})
 	server := httptest.NewServer(streamhttp.NewHandler(m, streamhttp.Config{}))
 	defer server.Close()
 
@@ -87,7 +88,7 @@ func ExampleClient_List() {
 }
 
 func exampleServer() (client *streamhttp.Client, stop func()) {
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Active, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Active, streamlib.Options{})
 	server := httptest.NewServer(streamhttp.NewHandler(m, streamhttp.Config{}))
 	return &streamhttp.Client{URL: server.URL}, server.Close
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -305,7 +306,7 @@ func TestRoutes(t *testing.T) {
 // A handler may take less than the manager would.
 func TestOwnLimit(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{MaxEvent: 1000})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{MaxEvent: 1000})
 	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{MaxEvent: 10}))
 	for _, test := range []struct {
 		contentType, body string
@@ -327,7 +328,7 @@ func TestOwnLimit(t *testing.T) {
 
 func TestHealthTellsTheSameMachineMore(t *testing.T) {
 	is := is.New(t)
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	started := time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC)
 	h := streamhttp.NewHandler(m, streamhttp.Config{AllowHosts: []string{"box"},
 		Health: streamhttp.Health{PID: 7, Dir: "/d", Version: "v1", Storage: "fs", StartedAt: started, Args: []string{}}})
@@ -408,7 +409,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			is := is.New(t)
-			test.storage.Storage = streamlib.NewMemory()
+			test.storage.Storage = memory.New()
 			record, err := streamlib.NewRecord(0, "s", json.RawMessage("0"), time.Now())
 			is.NoErr(err)
 			e, err := streamlib.ParseRecord(record)
@@ -433,7 +434,7 @@ func TestCorruptionFoundLateBreaksTheAnswerOff(t *testing.T) {
 	for _, path := range []string{"/streams/s/events", "/streams/s?offset=0"} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
-			storage := &failing{Storage: streamlib.NewMemory()}
+			storage := &failing{Storage: memory.New()}
 			m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
 			_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})
 			is.NoErr(err)
@@ -517,7 +518,7 @@ func (m *meddling) Stat(name string) (streamlib.Info, error) {
 
 func TestLastIsSoManyWhileOthersAppend(t *testing.T) {
 	is := is.New(t)
-	storage := &meddling{Storage: streamlib.NewMemory()}
+	storage := &meddling{Storage: memory.New()}
 	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
 	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
 	add(t, m.Stream("s"), abc...)
@@ -585,7 +586,7 @@ func (nobody) Session(*http.Request) (*http.Cookie, error) { return nil, errors.
 func TestNotReady(t *testing.T) {
 	for _, access := range []streamhttp.Access{nil, nobody{}} {
 		is := is.New(t)
-		h := streamhttp.NewHandler(streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{
+		h := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{
 			Ready:  func() error { return fmt.Errorf("%w: /var/secret is gone", streamlib.ErrUnavailable) },
 			Access: access,
 		})

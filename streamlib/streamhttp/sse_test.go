@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -224,7 +225,7 @@ func TestWhatIsAppendedDuringTheOpeningIsNotMissed(t *testing.T) {
 	for _, test := range []struct{ path, accept string }{{"/streams/s", ""}, {"/streams", "text/event-stream"}} {
 		t.Run(test.path, func(t *testing.T) {
 			is := is.New(t)
-			m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+			m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 			h := streamhttp.NewHandler(m, streamhttp.Config{})
 			meanwhile := func() { add(t, m.Stream("s"), "0") }
 			client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(during{w, &meanwhile}, r) }))
@@ -248,7 +249,7 @@ func TestAppendMayTakeLongerThanItsBody(t *testing.T) {
 			return ctx.Err()
 		}
 	}}}}
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Factory(streamlib.Plain).WithHooks(slow), streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(slow), streamlib.Options{})
 	around := func(http.Handler) http.Handler { return streamhttp.NewHandler(m, streamhttp.Config{}) }
 	bubbleAround(t, around, func(t *testing.T, client *streamhttp.Client, _ *streamlib.Manager, _ func() net.Conn) {
 		add(t, client.Stream("s"), "0")
@@ -284,7 +285,7 @@ func bubble(t *testing.T, test func(t *testing.T, client *streamhttp.Client, m *
 func bubbleAround(t *testing.T, wrap func(http.Handler) http.Handler, test func(*testing.T, *streamhttp.Client, *streamlib.Manager, func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 		l := pipes{make(chan net.Conn), make(chan struct{})}
 		server := streamhttp.NewServer(ctx, wrap(streamhttp.NewHandler(m, streamhttp.Config{})), nil)
 		var served sync.WaitGroup
@@ -504,7 +505,7 @@ func TestEndOfAServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 		l := pipes{make(chan net.Conn), make(chan struct{})}
 		server := streamhttp.NewServer(ctx, streamhttp.NewHandler(m, streamhttp.Config{}), nil)
 		var served sync.WaitGroup

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/matryer/is"
 )
 
@@ -77,7 +78,7 @@ func TestCheck(t *testing.T) {
 
 func TestRecorder(t *testing.T) {
 	is := is.New(t)
-	s := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}).Stream("s")
+	s := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("s")
 	var r Recorder
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := r.Append(ctx, s, streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -65,7 +66,7 @@ func TestCheckerTellsWhatIsMissingDoubledAndLate(t *testing.T) {
 
 // server is a real one, over memory, behind a handler that sees each request first.
 func server(t *testing.T, first func(http.ResponseWriter, *http.Request) (done bool)) string {
-	handler := streamhttp.NewHandler(streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
+	handler := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if first == nil || !first(w, r) {
 			handler.ServeHTTP(w, r)

@@ -14,13 +14,14 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
 
 // TestBareSendsWhatStreamdSends: else it would be no floor. Times, and the headers in which they stand, are of one length.
 func TestBareSendsWhatStreamdSends(t *testing.T) {
-	streamd := streamhttp.NewHandler(streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
+	streamd := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
 	type sent struct {
 		status, frame, answer string
 		headers               []string

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
 	"github.com/matryer/is"
@@ -69,7 +70,7 @@ func newServer(t testing.TB, text string, c streamhttp.Config) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.file.Close() })
-	s.m = streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	s.m = streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	for _, name := range []string{"jobs/1", "jobs/2", "other", "/"} {
 		if _, err := s.m.Stream(name).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")}); err != nil {
 			t.Fatal(err)
@@ -665,7 +666,7 @@ func ExampleOpen() {
 		panic(err)
 	}
 	defer access.Close()
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Active, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Active, streamlib.Options{})
 	server := httptest.NewServer(streamhttp.NewHandler(m, streamhttp.Config{Access: access}))
 	defer server.Close()
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
@@ -14,7 +15,7 @@ import (
 func TestAllowedOrigins(t *testing.T) {
 	is := is.New(t)
 	allowed := []string{"https://App.example.com:443", "http://localhost:8080"}
-	m := streamlib.NewManager(streamlib.NewMemory(), streamlib.Plain, streamlib.Options{})
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	free := &server{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{AllowOrigins: allowed}), m: m}
 	closed := &server{t: t, h: streamhttp.NewHandler(m, streamhttp.Config{}), m: m}
 	guarded := newServer(t, line("a", "admin"), streamhttp.Config{AllowOrigins: allowed})
