@@ -19,14 +19,15 @@ type unreplayed struct {
 // unreplayedReason is what the control record in line says, errControl where it is another.
 func unreplayedReason(line []byte) error {
 	var u unreplayed
-	if record, err := unseal(line); err != nil || json.Unmarshal(append(record, '}'), &u) != nil || u.Unreplayed == "" {
+	if record, err := unseal(line); err != nil || json.Unmarshal(append(record, '}'), &u) != nil ||
+		u.Unreplayed == "" {
 		return errControl
 	}
 	return fmt.Errorf("what the journal had for it could not be added and is in %s: %s", u.Unreplayed, u.Reason)
 }
 
-// setAside keeps the lines that cannot be replayed in a file of their own and marks the stream: it can be read up to the damage
-// and not be appended to until somebody has looked.
+// setAside keeps the lines that cannot be replayed in a file of their own and marks the stream: it can be read up to
+// the damage and not be appended to until somebody has looked.
 func (s *Store) setAside(l *log, r *replayed, reason error) error {
 	at := int64(0)
 	corrupt, damaged := errors.AsType[*streamlib.CorruptError](reason)
@@ -40,7 +41,8 @@ func (s *Store) setAside(l *log, r *replayed, reason error) error {
 		if err != nil {
 			return errors.Join(reason, err)
 		}
-		m.Unreplayed, m.Reason = kept, fmt.Sprintf("what the journal had for it could not be added and is in %s: %s", kept, text)
+		m.Unreplayed, m.Reason = kept, fmt.Sprintf("what the journal had for it could not be added and is in %s: %s",
+			kept, text)
 	}
 	if err := s.mark(l, m); err != nil {
 		return errors.Join(reason, err)
@@ -57,7 +59,8 @@ func (s *Store) rejoinAll() error {
 		l := newLog(m.Stream)
 		joined, err := s.rejoin(l, m)
 		if err != nil {
-			s.options.Log.Warn("what the journal had for a stream can still not be added", "stream", m.Stream, "kept", m.Unreplayed, "error", err)
+			s.options.Log.Warn("what the journal had for a stream can still not be added",
+				"stream", m.Stream, "kept", m.Unreplayed, "error", err)
 		} else if joined {
 			if err := s.unmark(l); err != nil {
 				return err
@@ -101,8 +104,8 @@ func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
 	return true, s.add(l, &life{first: e.Offset, pieces: pieces{{in: kept, path: m.Unreplayed, length: int(size)}}})
 }
 
-// excuse sets aside what the journals have of a stream where err is that stream's own trouble, so that the others start. The disk's, such as
-// that it is full, keeps the store from starting.
+// excuse sets aside what the journals have of a stream where err is that stream's own trouble, so that the others
+// start. The disk's, such as that it is full, keeps the store from starting.
 func (s *Store) excuse(l *log, r *replayed, err error) error {
 	if _, begun := err.(halfWritten); begun || classify(err) != nil && !errors.Is(err, fs.ErrPermission) {
 		return err

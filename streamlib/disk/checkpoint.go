@@ -69,7 +69,8 @@ func (s *Store) checkpoint() bool {
 	if waiting > 0 {
 		level = slog.LevelWarn // the disk is slower than the appends
 	}
-	s.options.Log.Log(context.Background(), level, "checkpoint", "journal", j.path, "streams", len(j.names), "took", time.Since(start), "journals waiting", waiting)
+	s.options.Log.Log(context.Background(), level, "checkpoint", "journal", j.path, "streams", len(j.names),
+		"took", time.Since(start), "journals waiting", waiting)
 	return true
 }
 
@@ -136,8 +137,8 @@ func (s *Store) setRemoving(on bool) {
 	s.work.Broadcast()
 }
 
-// nameIsDurable tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for the removal of an old
-// one, at the same time or before, has failed.
+// nameIsDurable tells whether the name of a new journal, whose folder was synced, is durable: not where the sync for
+// the removal of an old one, at the same time or before, has failed.
 func (s *Store) nameIsDurable() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

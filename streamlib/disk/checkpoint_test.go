@@ -245,7 +245,8 @@ func TestJournalOfManyStreams(t *testing.T) {
 	is := is.New(t)
 	const streams = 20_000
 	count := &lines{}
-	o := Options{MaxOpen: 64, MaxNames: streams + 1, NoSync: true, Log: slog.New(slog.NewTextHandler(count, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	o := Options{MaxOpen: 64, MaxNames: streams + 1, NoSync: true,
+		Log: slog.New(slog.NewTextHandler(count, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	h := scripted(t, o)
 	is.NoErr(h.open())
 	for i := range streams {

@@ -29,8 +29,8 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// probe tells whether a file can be made in the streams' folder, and written. After one that could not be made, it is asked before each
-// frame: those that would make one cost the others no frame that is taken back then.
+// probe tells whether a file can be made in the streams' folder, and written. After one that could not be made, it is
+// asked before each frame: those that would make one cost the others no frame that is taken back then.
 func (s *Store) probe() error {
 	f, err := s.fs.open(probeFile, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
@@ -93,8 +93,8 @@ func (s *Store) anything(l *log) bool {
 	return journalled || s.marked(l) != nil
 }
 
-// unchanged fails where the stream's file is not as the store left it. Its size is asked at each commit, whether it is still the one at its
-// path where the folder has changed.
+// unchanged fails where the stream's file is not as the store left it. Its size is asked at each commit, whether it
+// is still the one at its path where the folder has changed.
 func (s *Store) unchanged(l *log) error {
 	left, known := s.journalled(l.name)
 	if !l.exists {
@@ -112,7 +112,8 @@ func (s *Store) unchanged(l *log) error {
 	}
 	if size != left {
 		at := min(size, left)
-		return s.found(l, l.damaged(at, fmt.Errorf("somebody changed it: it has %d bytes, the server left %d", size, left)))
+		return s.found(l, l.damaged(at, fmt.Errorf("somebody changed it: it has %d bytes, the server left %d",
+			size, left)))
 	}
 	if !l.replaced && !s.changed.IsZero() && s.changed.Equal(l.looked) {
 		return nil
@@ -131,7 +132,8 @@ func (s *Store) unchanged(l *log) error {
 	return fmt.Errorf("somebody removed %s, or put another file in its place", l.path)
 }
 
-// journalled tells whether a journal has events of the stream that were not deleted, and how large its file is with them.
+// journalled tells whether a journal has events of the stream that were not deleted, and how large its file is with
+// them.
 func (s *Store) journalled(name string) (size int64, ok bool) {
 	s.mu.Lock()
 	journals := slices.Clone(s.full)

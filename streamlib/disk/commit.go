@@ -54,8 +54,8 @@ func (s *Store) Delete(name string) error {
 	return r.err
 }
 
-// Ready returns nil where appends can be made, of new streams too: the folder is there, the disk has room, and no sync failed. Else it
-// says why not. It waits for the commits that are under way.
+// Ready returns nil where appends can be made, of new streams too: the folder is there, the disk has room, and no
+// sync failed. Else it says why not. It waits for the commits that are under way.
 func (s *Store) Ready() error {
 	r := &request{kind: asks, size: streamlib.MaxBatch}
 	s.commits.Do(r)
@@ -170,7 +170,8 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 		first := failed[0].err
 		if err := s.takeBack(held, first); err != nil {
 			fail(err)
-		} else if classify(first) == streamlib.ErrFull && !errors.Is(posix(first), syscall.EFBIG) && s.giveBack(first) {
+		} else if classify(first) == streamlib.ErrFull && !errors.Is(posix(first), syscall.EFBIG) &&
+			s.giveBack(first) {
 			again = [][]*request{held}
 		} else {
 			for _, r := range failed {

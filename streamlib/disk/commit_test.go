@@ -39,8 +39,8 @@ func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
 	is.NoErr(h.reopen(power))
 }
 
-// A deletion without a journal, whose sync fails, has an open outcome; what the next start shows of it is durable then. It was not: the
-// folder was never synced again.
+// A deletion without a journal, whose sync fails, has an open outcome; what the next start shows of it is durable
+// then. It was not: the folder was never synced again.
 func TestDeletionOnFullDiskWhoseSyncFails(t *testing.T) {
 	smallJournals(t)
 	for seed := range uint64(20) {
@@ -115,7 +115,7 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
 
 		// Nor is it taken where it has the older form.
-		older := fmt.Sprintf(`{"events":[{"offset":"0","eventStreamId":%q,"data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`, pair[0])
+		older := fmt.Sprintf(olderOne, pair[0])
 		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
 		is.NoErr(err)
 		is.NoErr(s.Append(pair[1], []streamlib.Event{event(t, pair[1], 0)}))
@@ -199,7 +199,8 @@ func TestRemovedFileIsLookedFor(t *testing.T) {
 func TestLongestName(t *testing.T) {
 	is := is.New(t)
 	for _, name := range []string{
-		strings.Repeat("a", 255), strings.Repeat("a", 220), strings.Repeat("a", 221), strings.Repeat("A", 255), strings.Repeat(`"`, 255),
+		strings.Repeat("a", 255), strings.Repeat("a", 220), strings.Repeat("a", 221),
+		strings.Repeat("A", 255), strings.Repeat(`"`, 255),
 		strings.Repeat("😀", 63), strings.Repeat(".", 255), "~" + strings.Repeat("0", 64),
 	} {
 		s, fs, err := files{}.open(Options{})

@@ -12,8 +12,9 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// TestCrashRepair damages folders at random and repairs them, with crashes on the way, and again. However that goes, a whole line of a
-// stream's file is in some file afterwards, a copy that was made stays what it is, and every stream goes on.
+// TestCrashRepair damages folders at random and repairs them, with crashes on the way, and again. However that goes,
+// a whole line of a stream's file is in some file afterwards, a copy that was made stays what it is, and every stream
+// goes on.
 func TestCrashRepair(t *testing.T) {
 	histories(t, 1500, func(seed uint64, trace func(string, ...any)) error {
 		h := newHistory(seed, trace)
@@ -82,7 +83,8 @@ func (h *history) damageAndRepair(copies files) error {
 	after := h.fs.files()
 	for p, b := range before {
 		for _, line := range bytes.SplitAfter(b, []byte("\n")) {
-			if _, bad := unseal(line); strings.HasPrefix(p, streamsDir) && strings.HasSuffix(p, suffix) && bad == nil && !after.have(line) {
+			if _, bad := unseal(line); strings.HasPrefix(p, streamsDir) && strings.HasSuffix(p, suffix) &&
+				bad == nil && !after.have(line) {
 				return fmt.Errorf("%s had a line that is nowhere now: %s", p, line)
 			}
 		}
@@ -120,7 +122,8 @@ func (h *history) damage() {
 	f := h.fs.files()
 	paths := slices.Sorted(maps.Keys(f))
 	paths = slices.DeleteFunc(paths, func(p string) bool {
-		return !strings.HasSuffix(p, journalSuffix) && !(strings.HasPrefix(p, streamsDir) && strings.HasSuffix(p, suffix))
+		return !strings.HasSuffix(p, journalSuffix) &&
+			!(strings.HasPrefix(p, streamsDir) && strings.HasSuffix(p, suffix))
 	})
 	for range h.rng.IntN(4) {
 		if len(paths) == 0 {

@@ -23,8 +23,8 @@ var (
 	crashFlag = flag.Duration("crash", 0, "how long the crash tests go on together, from a random seed")
 )
 
-// TestCrash runs random histories over a file system that crashes, and asks after each crash whether what is there is what
-// may be there.
+// TestCrash runs random histories over a file system that crashes, and asks after each crash whether what is there is
+// what may be there.
 func TestCrash(t *testing.T) {
 	histories(t, 3000, func(seed uint64, trace func(string, ...any)) error {
 		return newHistory(seed, trace).run()
@@ -67,8 +67,8 @@ func smallJournals(t testing.TB) {
 	t.Cleanup(func() { growth = was })
 }
 
-// history is one run of a store with its crashes. It is one goroutine's work; what happens at once happens within an operation
-// of the file system that another call waits for.
+// history is one run of a store with its crashes. It is one goroutine's work; what happens at once happens within an
+// operation of the file system that another call waits for.
 type history struct {
 	rng     *rand.Rand
 	trace   func(string, ...any)
@@ -440,7 +440,8 @@ func (h *history) sends(n int) sent {
 	h.count++
 	w := sent{append: h.count}
 	for i := range n {
-		w.data = append(w.data, fmt.Sprintf(`{"n":%d,"i":%d,"x":"%s"}`, h.count, i, strings.Repeat("x", h.rng.IntN(200)*h.rng.IntN(2))))
+		w.data = append(w.data,
+			fmt.Sprintf(`{"n":%d,"i":%d,"x":"%s"}`, h.count, i, strings.Repeat("x", h.rng.IntN(200)*h.rng.IntN(2))))
 	}
 	return w
 }
@@ -525,7 +526,8 @@ func (h *history) together(streams ...*truth) error {
 	}
 	h.nest, h.doing = nest, "append"
 	h.store.commit(batch)
-	h.manager = streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: h.now}) // that one had other tails
+	// The one before had other tails.
+	h.manager = streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: h.now})
 	for i, r := range batch {
 		h.trace("  appended to %s:%s, %v", r.name, brief(r.events), r.err)
 		err := damaged(r.err)
@@ -546,7 +548,8 @@ func (h *history) together(streams ...*truth) error {
 // promised tells whether the error promises that nothing was stored.
 func promised(err error) bool {
 	_, conflict := errors.AsType[*streamlib.ConflictError](err)
-	return conflict || errors.Is(err, streamlib.ErrFull) || errors.Is(err, streamlib.ErrUnavailable) || errors.Is(err, streamlib.ErrTooLarge)
+	return conflict || errors.Is(err, streamlib.ErrFull) || errors.Is(err, streamlib.ErrUnavailable) ||
+		errors.Is(err, streamlib.ErrTooLarge)
 }
 
 // brief is what a trace says of events.

@@ -234,8 +234,9 @@ func (n *inode) settle() {
 	n.since, n.synced = nil, n.disk.size
 }
 
-// lose leaves of what was not synced what reached the disk, and all of it clean: the next sync makes none of the rest durable. Of names
-// the next start's does, for they are the file system's own, which fails for good where it cannot write them.
+// lose leaves of what was not synced what reached the disk, and all of it clean: the next sync makes none of the rest
+// durable. Of names the next start's does, for they are the file system's own, which fails for good where it cannot
+// write them.
 func (n *inode) lose(rng *rand.Rand, reached effect) {
 	for _, m := range n.moves {
 		if reached == wholly || reached == partly && rng.IntN(2) == 0 {

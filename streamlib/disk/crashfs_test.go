@@ -20,9 +20,10 @@ var errDown = errors.New("the machine is down")
 
 // crashFS is a file system in memory that knows what of it is durable, and can crash at any operation.
 //
-// It promises the store as little as a disk may: a file's sync makes its data and size durable and not its name; a folder's sync
-// makes the names in it durable and not what they name. Of the rest a power cut keeps any part, in any order: of a write any of
-// its bytes, the size apart from the data, each change of a name by itself. Only a rename is whole or not at all.
+// It promises the store as little as a disk may: a file's sync makes its data and size durable and not its name; a
+// folder's sync makes the names in it durable and not what they name. Of the rest a power cut keeps any part, in any
+// order: of a write any of its bytes, the size apart from the data, each change of a name by itself. Only a rename is
+// whole or not at all.
 type crashFS struct {
 	// before, where not nil, is asked before each operation what becomes of it. It may call the store.
 	before func(op) outcome

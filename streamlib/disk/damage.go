@@ -13,15 +13,16 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// mark is what is known of a stream's damage. Its file in DIR/damaged outlives the process: while it is there, whatever it says, the
-// stream takes no appends.
+// mark is what is known of a stream's damage. Its file in DIR/damaged outlives the process: while it is there,
+// whatever it says, the stream takes no appends.
 type mark struct {
 	Stream     string `json:"stream"` // "" where it could not be told
 	File       string `json:"file"`
 	Offset     int64  `json:"offset"`
 	Reason     string `json:"reason"`
 	Unreplayed string `json:"unreplayed,omitempty"` // the file that has what the journal had for the stream
-	Trouble    bool   `json:"trouble,omitempty"`    // nothing is damaged, but the file could not be read: the next start tries again
+	// Trouble says that nothing is damaged, but the file could not be read: the next start tries again.
+	Trouble bool `json:"trouble,omitempty"`
 
 	lasting bool // its file is durable
 	told    bool // that it is not
@@ -45,7 +46,8 @@ func (s *Store) loadMarks() error {
 		m, err := s.readMark(damagedDir + "/" + file)
 		if err != nil {
 			name, _ := unstem(stem)
-			m = &mark{Stream: name, File: streamsDir + "/" + file, Reason: "it was found damaged, and the mark cannot be read: " + err.Error()}
+			m = &mark{Stream: name, File: streamsDir + "/" + file,
+				Reason: "it was found damaged, and the mark cannot be read: " + err.Error()}
 		}
 		m.lasting = true
 		s.marks[stem] = m
@@ -103,7 +105,8 @@ func (s *Store) markedName(stem string) string {
 	return ""
 }
 
-// found remembers err where it says that the stream is damaged, and returns it. A control record of a later version is no damage.
+// found remembers err where it says that the stream is damaged, and returns it. A control record of a later version
+// is no damage.
 func (s *Store) found(l *log, err error) error {
 	if c, ok := errors.AsType[*streamlib.CorruptError](err); ok && c.Reason != errControl.Error() {
 		_ = s.mark(l, mark{File: c.File, Offset: c.Offset, Reason: c.Reason}) // it is told, and tried again
@@ -111,8 +114,8 @@ func (s *Store) found(l *log, err error) error {
 	return err
 }
 
-// mark lets the stream take no appends from now on, after the next start too. Where that could not be made durable, as on a full disk, it
-// holds for this process, and what finds the damage again tries again.
+// mark lets the stream take no appends from now on, after the next start too. Where that could not be made durable,
+// as on a full disk, it holds for this process, and what finds the damage again tries again.
 func (s *Store) mark(l *log, found mark) error {
 	s.marking.Lock()
 	defer s.marking.Unlock()
@@ -126,7 +129,8 @@ func (s *Store) mark(l *log, found mark) error {
 	if m == nil {
 		found.Stream, m = l.name, &found
 		s.marks[stem] = m
-		s.options.Log.Error("a stream is damaged and takes no appends until it is repaired", "stream", m.Stream, "file", m.File, "offset", m.Offset, "reason", m.Reason)
+		s.options.Log.Error("a stream is damaged and takes no appends until it is repaired",
+			"stream", m.Stream, "file", m.File, "offset", m.Offset, "reason", m.Reason)
 	}
 	s.mu.Unlock()
 	if m.lasting {
@@ -136,7 +140,8 @@ func (s *Store) mark(l *log, found mark) error {
 	m.lasting = err == nil
 	if err != nil && !m.told {
 		m.told = true
-		s.options.Log.Error("the next start may not know that the stream is damaged: its mark cannot be written", "stream", m.Stream, "error", err)
+		s.options.Log.Error("the next start may not know that the stream is damaged: its mark cannot be written",
+			"stream", m.Stream, "error", err)
 	}
 	return err
 }
@@ -198,8 +203,9 @@ func (s *Store) Damaged() []streamlib.Info {
 	return damaged
 }
 
-// keepCopy writes what f has in [from, to), less the zeros at its end, to a file of its own, durably, and returns its path: with a
-// number behind it where that is taken, for a copy that was made once is never written again. One that has the same bytes will do.
+// keepCopy writes what f has in [from, to), less the zeros at its end, to a file of its own, durably, and returns its
+// path: with a number behind it where that is taken, for a copy that was made once is never written again. One that
+// has the same bytes will do.
 func (s *Store) keepCopy(f io.ReaderAt, from, to int64, path string) (kept string, n int64, err error) {
 	if n, err = withoutZeros(f, from, to); err != nil || n == 0 {
 		return "", 0, err
@@ -266,7 +272,8 @@ func withoutZeros(f io.ReaderAt, from, to int64) (n int64, err error) {
 	return n, nil
 }
 
-// sameBytes opens the file at path where it is what in has, n bytes; nil where it is another. Where there is none it is fs.ErrNotExist.
+// sameBytes opens the file at path where it is what in has, n bytes; nil where it is another. Where there is none it
+// is fs.ErrNotExist.
 func (s *Store) sameBytes(in io.Reader, n int64, path string) (file, error) {
 	f, err := s.fs.open(path, os.O_RDWR)
 	if err != nil {

@@ -47,9 +47,11 @@ func (f files) open(o Options) (*Store, *crashFS, error) {
 	return s, fs, err
 }
 
-// write runs appends on a new folder and returns its files and the streams' events. They are all in the journal, and in the
-// streams' files too where the store is closed or applied is true.
-func write(t *testing.T, o Options, applied, closed bool, write func(add func(name string, n int))) (files, map[string][]streamlib.Event) {
+// write runs appends on a new folder and returns its files and the streams' events. They are all in the journal, and
+// in the streams' files too where the store is closed or applied is true.
+func write(
+	t *testing.T, o Options, applied, closed bool, write func(add func(name string, n int)),
+) (files, map[string][]streamlib.Event) {
 	t.Helper()
 	is := is.New(t)
 	h := scripted(t, o)
@@ -147,7 +149,8 @@ func TestFlippedByteInStream(t *testing.T) {
 // event makes an event as a stream would.
 func event(t *testing.T, name string, o int) streamlib.Event {
 	t.Helper()
-	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(fmt.Sprint(o)), (&history{rng: rand.New(rand.NewPCG(1, 1))}).now())
+	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(fmt.Sprint(o)),
+		(&history{rng: rand.New(rand.NewPCG(1, 1))}).now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,14 +207,16 @@ func TestLinesOutOfOrder(t *testing.T) {
 		is.NoErr(err)
 		for from := range streamlib.Offset(6) {
 			events, err := read(s, "s", from)
-			if !prefix(events, truth["s"][from:]) || err != nil && !corrupt(err) || err == nil && len(events) != 6-int(from) || err == nil && from == 0 {
+			if !prefix(events, truth["s"][from:]) || err != nil && !corrupt(err) ||
+				err == nil && len(events) != 6-int(from) || err == nil && from == 0 {
 				t.Fatalf("%s: read from %d yields%s, %v", what, from, brief(events), err)
 			}
 		}
 	}
 }
 
-// Cut at a line's end, a stream that no journal names looks like a shorter one. This is the one loss that cannot be seen.
+// Cut at a line's end, a stream that no journal names looks like a shorter one. This is the one loss that cannot be
+// seen.
 func TestCutStream(t *testing.T) {
 	is := is.New(t)
 	f, truth := write(t, Options{}, true, true, func(add func(string, int)) {
@@ -233,7 +238,8 @@ func TestCutStream(t *testing.T) {
 				t.Fatalf("cut at %d, %d zeros: read ends with %v", n, zeros, err)
 			}
 			err = s.Append("s", []streamlib.Event{event(t, "s", whole)})
-			if visible := zeros > 0 || n > 0 && file[n-1] != '\n'; visible != errors.Is(err, streamlib.ErrUnavailable) {
+			if visible := zeros > 0 ||
+				n > 0 && file[n-1] != '\n'; visible != errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("cut at %d, %d zeros: append: %v", n, zeros, err)
 			}
 		}
@@ -293,7 +299,8 @@ func TestFlippedByteInJournal(t *testing.T) {
 					}
 					events, err := read(s, name, 0)
 					if err != nil || len(events) != len(want) || !prefix(events, want) {
-						t.Fatalf("byte %d is %q (applied: %v): read %s yields%s, %v", i, v, applied, name, brief(events), err)
+						t.Fatalf("byte %d is %q (applied: %v): read %s yields%s, %v",
+							i, v, applied, name, brief(events), err)
 					}
 				}
 			}
@@ -351,7 +358,8 @@ func TestCutJournal(t *testing.T) {
 		end := len(bytes.TrimRight(file, "\x00"))
 		for n := end; n >= 0; n -= stride(1, 7) {
 			for _, zeros := range []int{0, 3000} {
-				s, _, err := f.with(journalPath(1), append(bytes.Clone(file[:n]), make([]byte, zeros)...)).open(Options{})
+				s, _, err := f.with(journalPath(1),
+					append(bytes.Clone(file[:n]), make([]byte, zeros)...)).open(Options{})
 				is.NoErr(err)
 				for name, want := range truth {
 					events, err := read(s, name, 0)

@@ -1,30 +1,34 @@
-// Package disk is a streamlib.Storage on a folder: one plain file of JSON lines a stream, and one journal that they all share.
+// Package disk is a streamlib.Storage on a folder: one plain file of JSON lines a stream, and one journal that they
+// all share.
 //
 // # The folder
 //
 //	DIR/format                           "durable-streams 1": a newer one is refused, untouched
 //	DIR/streams/NAME.json                the stream's events, one line each
 //	DIR/journal/0000000000000001.journal what may not be durable in its place yet
-//	DIR/damaged/NAME.json                what was found damaged in the stream, which takes no appends; made when it is needed
+//	DIR/damaged/NAME.json                what was found damaged in the stream, which takes no appends; where it is needed
 //
-// The process that has the folder holds an flock(2) on DIR itself. Folders have mode 0700, files 0600. Nothing outside DIR
-// is ever opened: all access goes through an os.Root.
+// The process that has the folder holds an flock(2) on DIR itself. Folders have mode 0700, files 0600. Nothing
+// outside DIR is ever opened: all access goes through an os.Root.
 //
 // # Lines
 //
-// A line is an event, the storage's own members behind its public ones: the idempotency key if it was appended with one, and,
-// last, the CRC-32C (RFC 3720, appendix B.4; the Castagnoli polynomial) of the line's bytes before `,"crc32c"`:
+// A line is an event, the storage's own members behind its public ones: the idempotency key if it was appended with
+// one, and, last, the CRC-32C (RFC 3720, appendix B.4; the Castagnoli polynomial) of the line's bytes before
+// `,"crc32c"`:
 //
 //	{"offset":"0000000000000000","eventStreamId":"s","data":1,"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"7918e28e"}
 //
-// Offsets are contiguous from 0. There is no index: the tail is in the last line, and an offset is found by a binary search over
-// bytes, so opening and seeking cost the same at ten events and at ten gigabytes. A line whose first member is not "offset" is
-// a control record; there is one, with which older versions marked a stream whose journal could not be replayed:
+// Offsets are contiguous from 0. There is no index: the tail is in the last line, and an offset is found by a binary
+// search over bytes, so opening and seeking cost the same at ten events and at ten gigabytes. A line whose first
+// member is not "offset" is a control record; there is one, with which older versions marked a stream whose journal
+// could not be replayed:
 //
 //	{"unreplayed":"streams/s.unreplayed-7","reason":"…","crc32c":"…"}
 //
-// NAME is the stream's name with each byte that is no lower-case letter, digit, '-', '_' or '.' as '%' and two hex digits, so that
-// it is safe where upper and lower case are the same; a name too long for that is '~' and its SHA-256. Beside it may stand
+// NAME is the stream's name with each byte that is no lower-case letter, digit, '-', '_' or '.' as '%' and two hex
+// digits, so that it is safe where upper and lower case are the same; a name too long for that is '~' and its
+// SHA-256. Beside it may stand
 //
 //	NAME.torn-POSITION       what recovery cut off there: it was never acknowledged
 //	NAME.unreplayed-OFFSET   what the journal had from that offset on, where the file before it is damaged or gone
@@ -33,22 +37,24 @@
 //	NAME.salvaged-OFFSET     the whole lines that stood behind that, from the event with that offset on
 //	NAME.json.converting     a conversion that did not finish; the next start begins it again
 //
-// None of these copies is ever written again, renamed over or removed: where a name is taken, and by another copy than the one that is to be
-// made, a number follows it, as in s.damaged-129.2. A crash may leave a part of one.
+// None of these copies is ever written again, renamed over or removed: where a name is taken, and by another copy
+// than the one that is to be made, a number follows it, as in s.damaged-129.2. A crash may leave a part of one.
 //
 // # Damage
 //
-// Damage that is met once, by a read, when a stream is opened, by Verify or at the start, is written down in DIR/damaged, in a line like
+// Damage that is met once, by a read, when a stream is opened, by Verify or at the start, is written down in
+// DIR/damaged, in a line like
 //
 //	{"stream":"s","file":"streams/s.json","offset":133,"reason":"a line whose checksum is wrong","crc32c":"…"}
 //
-// and from then on the stream takes no appends, whatever that file says or has become, until Repair has cut the damage off, or found that there
-// is none any more, or the stream is deleted. Otherwise Repair would give up what was acknowledged behind it, and offsets would be given
-// twice. Where the line cannot be written, as on a full disk, that holds for this process, and who meets the damage again tries again. An error
-// of the disk while reading is no damage. What stands before the damage still reads.
+// and from then on the stream takes no appends, whatever that file says or has become, until Repair has cut the
+// damage off, or found that there is none any more, or the stream is deleted. Otherwise Repair would give up what was
+// acknowledged behind it, and offsets would be given twice. Where the line cannot be written, as on a full disk, that
+// holds for this process, and who meets the damage again tries again. An error of the disk while reading is no
+// damage. What stands before the damage still reads.
 //
-// So is a file marked that somebody changed under the store: its size is looked at before each append, and whether it is still the file at its
-// path when streams/ has changed. What is not the store's is never written behind.
+// So is a file marked that somebody changed under the store: its size is looked at before each append, and whether it
+// is still the file at its path when streams/ has changed. What is not the store's is never written behind.
 //
 // # The journal
 //
@@ -57,28 +63,29 @@
 //	{"generation":"0000000000000001","sequence":"0000000000000001","length":"0000000000000133","crc32c":"07c192a2"}
 //	{"offset":"0000000000000004","eventStreamId":"s","data":"in the journal","createdAt":"2024-01-08T00:00:00.004Z","crc32c":"727621e8"}
 //
-// The checksum is over the header before `,"crc32c"` and the lines. The generation is the journal's number, the sequence counts from
-// 0, and a journal ends where the next frame is not the next one of its generation; a whole frame further on means that one
-// was damaged, and the store does not open. Each journal's first frame tells how many frames the one before it
-// has, so that a loss at the end of that one is seen too:
+// The checksum is over the header before `,"crc32c"` and the lines. The generation is the journal's number, the
+// sequence counts from 0, and a journal ends where the next frame is not the next one of its generation; a whole
+// frame further on means that one was damaged, and the store does not open. Each journal's first frame tells how many
+// frames the one before it has, so that a loss at the end of that one is seen too:
 //
 //	{"journal":1,"previous":0,"frames":0,"sync":"always","boot":"","crc32c":"82c45a35"}
 //
-// A deletion is {"delete":"s","first":"…","crc32c":"…"}, where first is the CRC-32C of the first line that goes, or "none"; it may be missing.
-// The file is extended with written zeros in steps of 256 KiB and filled in place, for then most
-// syncs need not write the file's own metadata, and there is room for a deletion when the disk is full; a frame as long as a step
-// extends it by itself. The folder testdata/1 pins all that, byte for byte.
+// A deletion is {"delete":"s","first":"…","crc32c":"…"}, where first is the CRC-32C of the first line that goes, or
+// "none"; it may be missing. The file is extended with written zeros in steps of 256 KiB and filled in place, for
+// then most syncs need not write the file's own metadata, and there is room for a deletion when the disk is full; a
+// frame as long as a step extends it by itself. The folder testdata/1 pins all that, byte for byte.
 //
 // # Who may rely on what
 //
-// The order is: journal, sync, apply, publish. A line is written to its stream's file only when it is durable in the journal, so
-// nobody who reads the file, tail -f among them, meets an event that can be lost. And a journal goes only when all that it
-// names is durable in its place. Hence: a stream that no journal names has no unsynced byte, and a bad line in it, the last one
-// included, is damage and not the trace of a crash.
+// The order is: journal, sync, apply, publish. A line is written to its stream's file only when it is durable in the
+// journal, so nobody who reads the file, tail -f among them, meets an event that can be lost. And a journal goes only
+// when all that it names is durable in its place. Hence: a stream that no journal names has no unsynced byte, and a
+// bad line in it, the last one included, is damage and not the trace of a crash.
 //
 // # Syscall by syscall
 //
-// What a crash (of the process, the machine, or its power) leaves at each point stands behind it. "Sync" is fdatasync(2).
+// What a crash (of the process, the machine, or its power) leaves at each point stands behind it. "Sync" is
+// fdatasync(2).
 //
 // Start, before anything else:
 //
@@ -101,16 +108,16 @@
 //	pwrite(streams/s.json, lines)       part of the lines, or holes: replay writes them again
 //	(publish)                           followers and readers see them, the caller is answered
 //
-// Delete: the same with the record {"delete":…}, and unlink in place of open and write. That the name is gone becomes durable with the
-// next checkpoint; until then replay removes it again. Where the disk has no room for a journal, and there is none, it is unlink and
-// fsync(streams) alone.
+// Delete: the same with the record {"delete":…}, and unlink in place of open and write. That the name is gone becomes
+// durable with the next checkpoint; until then replay removes it again. Where the disk has no room for a journal, and
+// there is none, it is unlink and fsync(streams) alone.
 //
 // Checkpoint, in the background, one journal at a time and in order:
 //
 //	fdatasync(streams/s.json), …        for each stream that the journal names; replay would write the same
 //	syncfs(streams)                     on Linux, where one of them was closed with unsynced bytes since
 //	fsync(streams)                      their names; from here on the journal is not needed
-//	unlink(journal/N)                   it may come back: all later ones are still there, and replaying them all is right
+//	unlink(journal/N)                   it may come back: all later ones are still there, and replaying all is right
 //	fsync(journal)                      it is gone; only now may the next one go
 //
 // Files are synced here and, but for what is taken back, nowhere else: no append waits for a sync of another stream's
@@ -121,28 +128,30 @@
 // file system, too, and fails for an error that was theirs; so it is only called where a file was closed. Elsewhere
 // the sync of the file that was opened again has to do.
 //
-// A journal names up to 65,536 streams, and up to 16,384 files stay open. So a journal is full of the appends to 10,000 streams,
-// made in turn, long before it is full of their names, and their files are synced once in twenty appends and not at each.
-// The start after a crash pays for that: it syncs as many files as the journals name, in some 2 s for 10,000.
+// A journal names up to 65,536 streams, and up to 16,384 files stay open. So a journal is full of the appends to
+// 10,000 streams, made in turn, long before it is full of their names, and their files are synced once in twenty
+// appends and not at each. The start after a crash pays for that: it syncs as many files as the journals name, in
+// some 2 s for 10,000.
 //
-// Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they are synced, new
-// files are removed and their folder is synced, then the journal is cut to where its zeros ended, the frame's place in them is zeros again,
-// the journal is synced, and then the append fails. A crash in between leaves either the frame, and replay applies what was not
-// acknowledged, or nothing. What failed for one stream alone (no inode for its file, a limit for files, somebody's
-// folder in its place) is one stream's failure: the others are written again, in a frame of their own in the same
-// place. After a file that could not be made, streams/.probe is made and removed before each frame; while that fails,
-// new streams are refused without one.
+// Taking back, when writing or applying fails (a full disk): what was applied is cut off the streams' files and they
+// are synced, new files are removed and their folder is synced, then the journal is cut to where its zeros ended, the
+// frame's place in them is zeros again, the journal is synced, and then the append fails. A crash in between leaves
+// either the frame, and replay applies what was not acknowledged, or nothing. What failed for one stream alone (no
+// inode for its file, a limit for files, somebody's folder in its place) is one stream's failure: the others are
+// written again, in a frame of their own in the same place. After a file that could not be made, streams/.probe is
+// made and removed before each frame; while that fails, new streams are refused without one.
 //
 // Before the disk is called full it gets back what the journals take: the current one is left to its checkpoint, too,
 // all of them are checkpointed, and the commit begins a new one. So it is when a journal meets a limit for files, as
 // ulimit -f sets it.
 //
-// Convert, of the files {"events":[…]} of the first implementation, at the start of a folder that has no format, before it gets one. Each had
-// its stream's raw name, or that as encodeURIComponent escapes it where its first event says so. For each of them:
+// Convert, of the files {"events":[…]} of the first implementation, at the start of a folder that has no format,
+// before it gets one. Each had its stream's raw name, or that as encodeURIComponent escapes it where its first event
+// says so. For each of them:
 //
 //	openat(NAME.json.converting), pwrite, fdatasync
-//	(a damaged one)                     its events before the damage are converted, it is copied to NAME.damaged-POSITION, and the stream
-//	                                    is marked as damaged
+//	(a damaged one)                     its events before the damage are converted, it is copied to
+//	                                    NAME.damaged-POSITION, and the stream is marked as damaged
 //	rename(NAME.json.converting, NAME.json)
 //	                                    the older file has gone, where it had this name
 //
@@ -151,50 +160,55 @@
 //	fsync(streams)                      the new names are durable
 //	unlink(raw name)                    durable with the fsync(streams) before the format
 //
-// Nothing is appended before there is a format, so after a crash all of it is done again, and what was done comes out the same. One stream's
-// name may be another's raw name, as %41.json, which A is to have, may be the older file of "%41": that is converted before, and has left the
-// place durably. No file is written over that has other events than it is to get; the older one stays then, and the log says so. A folder
-// in which any of this fails, as it cannot be written, is not opened. In a folder that has a format an older file is a damaged one: without
-// the format, which may be removed while no server runs, the next start converts it.
+// Nothing is appended before there is a format, so after a crash all of it is done again, and what was done comes out
+// the same. One stream's name may be another's raw name, as %41.json, which A is to have, may be the older file of
+// "%41": that is converted before, and has left the place durably. No file is written over that has other events than
+// it is to get; the older one stays then, and the log says so. A folder in which any of this fails, as it cannot be
+// written, is not opened. In a folder that has a format an older file is a damaged one: without the format, which may
+// be removed while no server runs, the next start converts it.
 //
 // Replay, at the start. First what the process that ended saw done and may not be:
 //
-//	fsync(journal), fsync(streams)      what was removed does not come back: a journal, or a stream whose deletion saw its sync fail
+//	fsync(journal), fsync(streams)      what was removed does not come back: a journal, or a stream whose deletion
+//	                                    saw its sync fail
 //	pwrite(last frame), fdatasync       it is durable before it is applied: else a crash now could leave a part of it
 //
 // Then for each stream that the journals name, from its last deletion on:
 //
 //	unlink(streams/s.json)              if there was a deletion, and the file is of a life before it
-//	pwrite(streams/s.json, lines)       all of the journal's lines, behind the line before their first, which must be whole
-//	ftruncate, fdatasync                what then follows is kept as NAME.torn-…, but for whole lines that go on in order: they were
-//	                                    durable before, and the journal is an older copy
+//	pwrite(streams/s.json, lines)       all of the journal's lines, behind the line before their first, which
+//	                                    must be whole
+//	ftruncate, fdatasync                what then follows is kept as NAME.torn-…, but for whole lines that go on in
+//	                                    order: they were durable before, and the journal is an older copy
 //	fsync(streams)
 //	unlink(journal/N), fsync(journal)   each, the oldest first
 //
-// Nothing whole is written over. Where the file has other events in the place of the journal's lines, or goes on from an event of a later
-// time, the journal's are kept as NAME.unreplayed-…, and the file stays; where there was a deletion, and the file's events are neither of a life
-// that was deleted nor of the one after, it is renamed to NAME.deleted-0. The stream is then marked as damaged. So is one whose file cannot be
-// opened or read; the next start tries again to add what was kept of it.
+// Nothing whole is written over. Where the file has other events in the place of the journal's lines, or goes on from
+// an event of a later time, the journal's are kept as NAME.unreplayed-…, and the file stays; where there was a
+// deletion, and the file's events are neither of a life that was deleted nor of the one after, it is renamed to
+// NAME.deleted-0. The stream is then marked as damaged. So is one whose file cannot be opened or read; the next start
+// tries again to add what was kept of it.
 //
 // A crash in between leaves the journals, and doing it again is harmless.
 //
 // # When a sync fails
 //
-// Then nobody knows what the disk has, and asking again would get a yes that means nothing (Rebello et al., "Can Applications Recover
-// from fsync Failures?", USENIX ATC 2020). The append that saw it has an open outcome, no append is accepted any more, and the next start
-// writes again what the journal has, from its first to its last line, and syncs that. It is so for folders, too, whatever they were
-// synced for; but the next start cannot write a name again, and syncs the folder: names are the file system's own, and one that
-// cannot write these ends itself.
+// Then nobody knows what the disk has, and asking again would get a yes that means nothing (Rebello et al., "Can
+// Applications Recover from fsync Failures?", USENIX ATC 2020). The append that saw it has an open outcome, no append
+// is accepted any more, and the next start writes again what the journal has, from its first to its last line, and
+// syncs that. It is so for folders, too, whatever they were synced for; but the next start cannot write a name again,
+// and syncs the folder: names are the file system's own, and one that cannot write these ends itself.
 //
 // # What this rests on
 //
-// That a sync is one: fdatasync and fsync return when the data, the size and, for a folder, the names survive the loss of power. That
-// writing a sector again with the same bytes in front does not lose those bytes ("powersafe overwrite": sqlite.org/psow.html). That nobody
-// else writes to the folder. Cut off exactly at a line's end, a stream that no journal names looks like a shorter stream;
-// any other damage is seen.
+// That a sync is one: fdatasync and fsync return when the data, the size and, for a folder, the names survive the
+// loss of power. That writing a sector again with the same bytes in front does not lose those bytes ("powersafe
+// overwrite": sqlite.org/psow.html). That nobody else writes to the folder. Cut off exactly at a line's end, a stream
+// that no journal names looks like a shorter stream; any other damage is seen.
 //
-// A stream whose file somebody removed, or replaced, takes no appends. Whether the file is still the one at its path is asked when the ctime
-// of streams/ is not the one at which it was asked last, or is too young to tell. So it goes unseen of a file that a symbolic link in streams/
-// leads to, and where the ctime is made by another machine's clock that is behind. A file that is overwritten with as many bytes is not
-// noticed at the next append, but when it is read.
+// A stream whose file somebody removed, or replaced, takes no appends. Whether the file is still the one at its path
+// is asked when the ctime of streams/ is not the one at which it was asked last, or is too young to tell. So it goes
+// unseen of a file that a symbolic link in streams/ leads to, and where the ctime is made by another machine's clock
+// that is behind. A file that is overwritten with as many bytes is not noticed at the next append, but when it is
+// read.
 package disk

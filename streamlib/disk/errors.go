@@ -20,7 +20,8 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return streamlib.ErrFull
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+		errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return streamlib.ErrUnavailable
 	}
 	return nil
@@ -64,7 +65,8 @@ func outOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// noFile is err of opening path as damage, where it is none of the disk's errors: something else is in the place of a file.
+// noFile is err of opening path as damage, where it is none of the disk's errors: something else is in the place of a
+// file.
 func noFile(path string, err error) error {
 	if classify(err) != nil || errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
 		return err

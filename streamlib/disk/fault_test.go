@@ -20,7 +20,8 @@ func scripted(t *testing.T, o Options) *history {
 	if *seedFlag != 0 {
 		trace = t.Logf
 	}
-	h := &history{rng: rand.New(rand.NewPCG(1, 1)), trace: trace, fs: newCrashFS(rand.New(rand.NewPCG(1, 2))), options: o}
+	h := &history{rng: rand.New(rand.NewPCG(1, 1)), trace: trace, fs: newCrashFS(rand.New(rand.NewPCG(1, 2))),
+		options: o}
 	for _, name := range []string{"a", "b", "Older"} {
 		h.streams = append(h.streams, &truth{name: name, states: []*state{{}}})
 	}
@@ -109,7 +110,8 @@ func TestFaults(t *testing.T) {
 	t.Logf("%d runs", runs)
 }
 
-// stride is how many of something to go at a time: fewer are tried in short runs, and under the race detector, where all is slow.
+// stride is how many of something to go at a time: fewer are tried in short runs, and under the race detector, where
+// all is slow.
 func stride(all, short int) int {
 	if testing.Short() || raceEnabled {
 		return short
@@ -125,7 +127,8 @@ func faultsOf(kind string) []outcome {
 	case "":
 		return []outcome{{}}
 	case "write":
-		errs, effects = []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}, []effect{without, partly, wholly}
+		errs = []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}
+		effects = []effect{without, partly, wholly}
 	case "sync":
 		errs, effects = []error{syscall.EIO, syscall.ENOSPC}, []effect{without, partly, wholly}
 	case "syncDir":
@@ -146,7 +149,8 @@ func faultsOf(kind string) []outcome {
 	return faults
 }
 
-// runFault runs the script with its n-th operation failing, and then a crash, and says what kind of operation that was.
+// runFault runs the script with its n-th operation failing, and then a crash, and says what kind of operation that
+// was.
 func runFault(t *testing.T, o Options, n int, fault outcome, end crash) (kind string, err error) {
 	h := scripted(t, o)
 	h.plant(h.streams[2], 3)
@@ -157,7 +161,8 @@ func runFault(t *testing.T, o Options, n int, fault outcome, end crash) (kind st
 		}
 		kind = o.kind
 		h.trace("operation %d, %s %s: %+v", o.n, o.kind, o.path, fault)
-		if fault.err != nil && o.kind == "sync" && (strings.HasSuffix(o.path, journalSuffix) || strings.HasSuffix(o.path, suffix)) {
+		if fault.err != nil && o.kind == "sync" &&
+			(strings.HasSuffix(o.path, journalSuffix) || strings.HasSuffix(o.path, suffix)) {
 			synced = false
 		}
 		return fault
@@ -203,8 +208,8 @@ func runFault(t *testing.T, o Options, n int, fault outcome, end crash) (kind st
 	return kind, h.reopen(power)
 }
 
-// TestCrashAtEveryOperation crashes at each operation of a script, in each way, and again in each way at each operation of the
-// start that follows.
+// TestCrashAtEveryOperation crashes at each operation of a script, in each way, and again in each way at each
+// operation of the start that follows.
 func TestCrashAtEveryOperation(t *testing.T) {
 	smallJournals(t)
 	runs := 0
@@ -239,7 +244,8 @@ func TestCrashAtEveryOperation(t *testing.T) {
 					}
 					runs++
 					if err := h.reopen(power); err != nil {
-						t.Fatalf("%+v, crash at %d, a %v, again at %d of the start, a power cut: %v", o, n, first, again, err)
+						t.Fatalf("%+v, crash at %d, a %v, again at %d of the start, a power cut: %v",
+							o, n, first, again, err)
 					}
 					if !down {
 						down = true
@@ -255,8 +261,8 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	t.Logf("%d runs", runs)
 }
 
-// crashAgain lets first end in a kill, and cuts the power at each operation of the start after it and of second. It does so
-// with many outcomes.
+// crashAgain lets first end in a kill, and cuts the power at each operation of the start after it and of second. It
+// does so with many outcomes.
 func crashAgain(t *testing.T, o Options, first, second func(h *history) error) {
 	t.Helper()
 	smallJournals(t)
@@ -572,7 +578,8 @@ func TestFolderWhoseSyncFails(t *testing.T) {
 	}
 }
 
-// A new journal whose folder was synced in vain, since the sync for the removal of the one before it had failed, takes nothing.
+// A new journal whose folder was synced in vain, since the sync for the removal of the one before it had failed,
+// takes nothing.
 func TestNewJournalBesideFailedRemoval(t *testing.T) {
 	for seed := range uint64(20) {
 		is := is.New(t)

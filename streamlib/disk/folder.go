@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// makeDir makes the folder, and those above it that are missing, and makes the names of all of them durable. Its own is even where it
-// is there: who made it may have ended before.
+// makeDir makes the folder, and those above it that are missing, and makes the names of all of them durable. Its own
+// is even where it is there: who made it may have ended before.
 func makeDir(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -78,7 +78,8 @@ func (s *Store) checkFormat() error {
 		return err
 	}
 	if string(b) != format {
-		return fmt.Errorf("the folder's format is %q, this version knows %q: it was left as it is", bytes.TrimSpace(b), strings.TrimSpace(format))
+		return fmt.Errorf("the folder's format is %q, this version knows %q: it was left as it is",
+			bytes.TrimSpace(b), strings.TrimSpace(format))
 	}
 	return nil
 }

@@ -223,7 +223,8 @@ func TestSyscalls(t *testing.T) {
 	is := is.New(t)
 	dir := filepath.Join(t.TempDir(), "new", "data")
 	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := exec.Command(strace, "-f", "-y", "-o", trace, "-e", "trace=openat,pwrite64,fdatasync,fsync,renameat,unlinkat,mkdirat,write", os.Args[0], dir)
+	cmd := exec.Command(strace, "-f", "-y", "-o", trace, "-e",
+		"trace=openat,pwrite64,fdatasync,fsync,renameat,unlinkat,mkdirat,write", os.Args[0], dir)
 	cmd.Env = append(os.Environ(), programEnv+"=syscalls")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("strace: %v\n%s", err, out)
@@ -248,7 +249,8 @@ func TestSyscalls(t *testing.T) {
 		"sync \n",     // the parent of new, which has that name
 		"sync /new\n", // the parent of data
 		"sync /new/data\n",
-		"MARK append\nsync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\nsync /new/data/journal/0000000000000001.journal\nMARK appended\n",
+		"MARK append\nsync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\n" +
+			"sync /new/data/journal/0000000000000001.journal\nMARK appended\n",
 		"MARK close\nsync /new/data/streams/a.json\nsync /new/data/streams\nsync /new/data/journal\nMARK closed",
 	} {
 		if !strings.Contains(joined, want) {

@@ -21,7 +21,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// TestMain plays the other process where a test needs one: the test binary with the name of a program in its environment.
+// TestMain plays the other process where a test needs one: the test binary with the name of a program in its
+// environment.
 func TestMain(m *testing.M) {
 	if program := programs[os.Getenv(programEnv)]; program != nil {
 		if err := program(os.Args[1:]); err != nil {
@@ -113,7 +114,9 @@ func TestFolderGone(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "data")
 				s := openFolder(t, dir, Options{})
 				wait := func() {
-					for end := time.Now().Add(10 * time.Second); believed && s.changed.IsZero() && s.usable() == nil; runtime.Gosched() {
+					end := time.Now().Add(10 * time.Second)
+					for believed && s.changed.IsZero() && s.usable() == nil {
+						runtime.Gosched()
 						if time.Now().After(end) {
 							t.Skip("the times of this file system do not tell of changes")
 						}
@@ -213,8 +216,8 @@ func holdFolder(args []string) error {
 	return err
 }
 
-// A copy that was made file by file while the store ran opens elsewhere: what was acknowledged before it began is in it, or is told
-// to be missing.
+// A copy that was made file by file while the store ran opens elsewhere: what was acknowledged before it began is in
+// it, or is told to be missing.
 func TestCopyWhileRunning(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
@@ -233,7 +236,8 @@ func TestCopyWhileRunning(t *testing.T) {
 						return
 					default:
 					}
-					if err := s.Append(name, []streamlib.Event{newEvent(name, o), newEvent(name, o+1), newEvent(name, o+2)}); err != nil {
+					if err := s.Append(name,
+						[]streamlib.Event{newEvent(name, o), newEvent(name, o+1), newEvent(name, o+2)}); err != nil {
 						t.Error(err)
 						return
 					}
@@ -316,7 +320,8 @@ func TestEmptyFoldersLeftOut(t *testing.T) {
 
 func TestNewerFormat(t *testing.T) {
 	is := is.New(t)
-	for _, newer := range []string{"durable-streams 2\n", "", "durable-streams 1", format + "x", strings.Repeat("x", 1000)} {
+	for _, newer := range []string{"durable-streams 2\n", "", "durable-streams 1",
+		format + "x", strings.Repeat("x", 1000)} {
 		f, _ := write(t, Options{}, true, false, func(add func(string, int)) { add("a", 1) })
 		f[formatFile] = []byte(newer)
 		_, fs, err := f.open(Options{})

@@ -212,7 +212,8 @@ func TestNoFiles(t *testing.T) {
 	err = Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) })
 	is.True(err != nil)
 	for _, name := range others {
-		is.True(slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, name+".json could not be repaired") }))
+		is.True(slices.ContainsFunc(said,
+			func(s string) bool { return strings.Contains(s, name+".json could not be repaired") }))
 	}
 	s = openFolder(t, dir, Options{})
 	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 1)}))

@@ -15,9 +15,9 @@ import (
 // fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
 // "streams/orders.json". The crash tests have another implementation, in memory.
 type fsys interface {
-	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE, and with that os.O_EXCL or os.O_TRUNC, may be added. With
-	// O_TRUNC what was there is not written into, but gone. A file that does not exist is fs.ErrNotExist. What is no file, or a link that
-	// leads nowhere, is an error, and is not waited for.
+	// open opens a file with os.O_RDONLY, or os.O_RDWR to which os.O_CREATE, and with that os.O_EXCL or os.O_TRUNC,
+	// may be added. With O_TRUNC what was there is not written into, but gone. A file that does not exist is
+	// fs.ErrNotExist. What is no file, or a link that leads nowhere, is an error, and is not waited for.
 	open(path string, flag int) (file, error)
 	mkdir(path string) error            // no error where it exists
 	rename(from, to string) error       // replaces to
@@ -25,8 +25,9 @@ type fsys interface {
 	names(dir string) ([]string, error) // in any order
 	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
 	syncAll() error                     // makes all of it durable, or tells that some of it since openFS may not be
-	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a name in the
-	// streams' folder last came or went, zero where that is not known or a later change might have the same time.
+	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a
+	// name in the streams' folder last came or went, zero where that is not known or a later change might have the
+	// same time.
 	reachable() (changed time.Time, err error)
 	same(path string, f file) (bool, error) // whether path leads to the open file
 	close() error
@@ -88,8 +89,8 @@ func (o *osFS) openFolder(name string) (*os.File, fs.FileInfo, error) {
 	f, err := o.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		if info, e := o.root.Lstat(name); e == nil && info.Mode()&fs.ModeSymlink != 0 {
-			err = fmt.Errorf("%w: %s is a link, and may not lead out of the folder; where another disk is to have it, "+
-				"mount that disk there, or put the whole folder on it", err, filepath.Join(o.dir, name))
+			err = fmt.Errorf("%w: %s is a link, and may not lead out of the folder; "+
+				"where another disk is to have it, mount that disk there, or put the whole folder on it", err, filepath.Join(o.dir, name))
 		}
 		return nil, nil, err
 	}
@@ -191,8 +192,9 @@ func (o *osFS) reachable() (changed time.Time, err error) {
 	return distinct(changed, time.Now()), nil
 }
 
-// distinct returns changed, or zero where a change from now on could have the same time. Linux takes it from a clock that ticks every
-// 10 ms or faster (Documentation/filesystems/multigrain-ts.rst), and some file systems keep seconds alone.
+// distinct returns changed, or zero where a change from now on could have the same time. Linux takes it from a clock
+// that ticks every 10 ms or faster (Documentation/filesystems/multigrain-ts.rst), and some file systems keep seconds
+// alone.
 func distinct(changed, now time.Time) time.Time {
 	if changed.Nanosecond() == 0 || now.Sub(changed) < 100*time.Millisecond {
 		return time.Time{}

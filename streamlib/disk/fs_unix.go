@@ -24,8 +24,8 @@ func tryLock(f *os.File) error {
 
 func syncFolder(f *os.File) error { return f.Sync() }
 
-// maxOpen is half of the descriptors that the process may have, or a quarter where these are few; the rest is for others, such as
-// connections.
+// maxOpen is half of the descriptors that the process may have, or a quarter where these are few; the rest is for
+// others, such as connections.
 func maxOpen() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -9,9 +9,9 @@ import (
 	"unsafe"
 )
 
-// What Windows lacks: folders can be neither locked nor synced, there is no sync(2), and no time of a change that programs cannot
-// set. Files are opened, renamed and removed through os.Root, which has POSIX's semantics there too: one that is open can be
-// replaced and removed.
+// What Windows lacks: folders can be neither locked nor synced, there is no sync(2), and no time of a change that
+// programs cannot set. Files are opened, renamed and removed through os.Root, which has POSIX's semantics there too:
+// one that is open can be replaced and removed.
 
 const notInNames = "/\x00\\\"*:<>?|"
 
@@ -24,7 +24,8 @@ var lockFileEx = syscall.NewLazyDLL("kernel32.dll").NewProc("LockFileEx")
 // tryLock locks the first byte of the file, which stays empty, so that it can be copied.
 func tryLock(f *os.File) error {
 	const exclusive, failImmediately, errorLockViolation = 2, 1, syscall.Errno(33)
-	ok, _, err := lockFileEx.Call(f.Fd(), exclusive|failImmediately, 0, 1, 0, uintptr(unsafe.Pointer(new(syscall.Overlapped))))
+	ok, _, err := lockFileEx.Call(f.Fd(), exclusive|failImmediately, 0, 1, 0,
+		uintptr(unsafe.Pointer(new(syscall.Overlapped))))
 	switch {
 	case ok != 0:
 		return nil
@@ -34,7 +35,8 @@ func tryLock(f *os.File) error {
 	return err
 }
 
-// syncFolder does nothing: names are the file system's journal's, which is written in order, and no later than at the next sync of a file.
+// syncFolder does nothing: names are the file system's journal's, which is written in order, and no later than at the
+// next sync of a file.
 func syncFolder(*os.File) error { return nil }
 
 // syncAll syncs the files one by one.

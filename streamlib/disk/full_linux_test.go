@@ -67,7 +67,8 @@ func withShortJournals(args []string) error {
 	data := json.RawMessage(`"` + strings.Repeat("x", 1<<10) + `"`)
 	for o := range rounds {
 		for i := range streams {
-			if err := s.Append(fmt.Sprint("s", i), []streamlib.Event{eventOf(fmt.Sprint("s", i), o, data)}); err != nil {
+			if err := s.Append(fmt.Sprint("s", i),
+				[]streamlib.Event{eventOf(fmt.Sprint("s", i), o, data)}); err != nil {
 				return err
 			}
 		}
@@ -75,7 +76,8 @@ func withShortJournals(args []string) error {
 	// What no journal can hold is refused, and what came beside it is not.
 	batch := []*request{
 		{kind: adds, name: "s1", events: []streamlib.Event{eventOf("s1", rounds, data)}},
-		{kind: adds, name: "large", events: []streamlib.Event{eventOf("large", 0, json.RawMessage(`"`+strings.Repeat("x", 400<<10)+`"`))}},
+		{kind: adds, name: "large",
+			events: []streamlib.Event{eventOf("large", 0, json.RawMessage(`"`+strings.Repeat("x", 400<<10)+`"`))}},
 		{kind: adds, name: "s2", events: []streamlib.Event{eventOf("s2", rounds, data)}},
 	}
 	s.commit(batch)
@@ -110,7 +112,8 @@ func TestNoInodes(t *testing.T) {
 				default:
 				}
 				name := fmt.Sprint("new", m, "-", i)
-				if err := appendOne(s, name, 0); err != nil && (!errors.Is(err, streamlib.ErrFull) || !strings.Contains(err.Error(), path(name))) {
+				if err := appendOne(s, name, 0); err != nil &&
+					(!errors.Is(err, streamlib.ErrFull) || !strings.Contains(err.Error(), path(name))) {
 					t.Errorf("make %s: %v", name, err)
 				}
 			}

@@ -11,7 +11,8 @@ import (
 
 // FuzzLine: a line is the event that made it, or none; nothing else is taken for one.
 func FuzzLine(f *testing.F) {
-	f.Add([]byte(`{"offset":"0000000000000000","eventStreamId":"s","data":1,"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"7918e28e"}` + "\n"))
+	f.Add([]byte(`{"offset":"0000000000000000","eventStreamId":"s","data":1,` +
+		`"createdAt":"2024-01-08T00:00:00.000Z","crc32c":"7918e28e"}` + "\n"))
 	f.Add(appendLine(nil, newEvent("s", 12).Record()))
 	f.Add(appendLine(nil, []byte(`{"unreplayed":"x"`)))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -26,14 +27,16 @@ func FuzzLine(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if e.Stream() != "s" || !strings.HasPrefix(e.String(), `{"offset":"`+e.Offset.String()+`","eventStreamId":"s","data":`) {
+		if e.Stream() != "s" ||
+			!strings.HasPrefix(e.String(), `{"offset":"`+e.Offset.String()+`","eventStreamId":"s","data":`) {
 			t.Fatalf("%q is read as %v", sealed, e)
 		}
 		_, _, _ = e.Key(), e.CreatedAt(), e.Data()
 	})
 }
 
-// FuzzRecoverStream: arbitrary bytes as a stream's file are read as the events of their whole lines and then as damage.
+// FuzzRecoverStream: arbitrary bytes as a stream's file are read as the events of their whole lines and then as
+// damage.
 func FuzzRecoverStream(f *testing.F) {
 	var lines []byte
 	for o := range 3 {
@@ -79,7 +82,8 @@ func FuzzRecoverStream(f *testing.F) {
 	})
 }
 
-// FuzzRecoverJournal: arbitrary bytes as a journal are refused, or replayed up to where they end, twice with the same result.
+// FuzzRecoverJournal: arbitrary bytes as a journal are refused, or replayed up to where they end, twice with the same
+// result.
 func FuzzRecoverJournal(f *testing.F) {
 	smallJournals(f)
 	s, fs, err := files{formatFile: []byte(format)}.open(Options{})
@@ -97,12 +101,14 @@ func FuzzRecoverJournal(f *testing.F) {
 	whole := bytes.TrimRight(fs.contents(journalPath(1)), "\x00")
 	f.Add(whole, true)
 	f.Add(whole[:len(whole)-5], true)
-	f.Add([]byte(`{"offset":"0000000000000000","eventStreamId":"t","data":1,"createdAt":"2024-01-08T00:00:00.000Z"`), false)
+	f.Add([]byte(`{"offset":"0000000000000000","eventStreamId":"t","data":1,"createdAt":"2024-01-08T00:00:00.000Z"`),
+		false)
 	f.Add([]byte(`{"delete":"t"`), false)
 	f.Fuzz(func(t *testing.T, b []byte, raw bool) {
 		if !raw { // the lines of a frame, with all checksums right
 			j := &journal{number: 1, sequence: 1}
-			head := appendLine(make([]byte, headerLen), []byte(`{"journal":1,"previous":0,"frames":0,"sync":"always","boot":""`))
+			head := appendLine(make([]byte, headerLen),
+				[]byte(`{"journal":1,"previous":0,"frames":0,"sync":"always","boot":""`))
 			(&journal{number: 1}).seal(head)
 			frame := make([]byte, headerLen)
 			for line := range bytes.SplitSeq(b, []byte("\n")) {
@@ -111,7 +117,8 @@ func FuzzRecoverJournal(f *testing.F) {
 			j.seal(frame)
 			b = append(head, frame...)
 		}
-		f := files{formatFile: []byte(format), journalPath(1): b, path("s"): appendLine(nil, newEvent("s", 0).Record())}
+		f := files{formatFile: []byte(format), journalPath(1): b,
+			path("s"): appendLine(nil, newEvent("s", 0).Record())}
 		s, fs, err := f.open(Options{})
 		if err != nil {
 			if !corrupt(err) {
@@ -142,9 +149,11 @@ func FuzzRecoverJournal(f *testing.F) {
 	})
 }
 
-// FuzzStem: a name and its file's name stand for each other, on file systems that know no upper case too, and no name is a path.
+// FuzzStem: a name and its file's name stand for each other, on file systems that know no upper case too, and no name
+// is a path.
 func FuzzStem(f *testing.F) {
-	for _, name := range []string{"a", "A", "..", "a/b", `a\b`, "con", "CON", "com1.txt", "%41", "~x", "😀", "e\u0301", "é", "ſ", "K", ".", "x.", "x ", "x.json"} {
+	for _, name := range []string{"a", "A", "..", "a/b", `a\b`, "con", "CON", "com1.txt", "%41", "~x", "😀", "e\u0301",
+		"é", "ſ", "K", ".", "x.", "x ", "x.json"} {
 		f.Add(name, "a")
 		f.Add(name, strings.ToUpper(name))
 	}
@@ -155,7 +164,8 @@ func FuzzStem(f *testing.F) {
 				return
 			}
 			s := stem(name)
-			if len(s) > maxStem || s == "" || s != strings.ToLower(s) || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.%~") != "" || !utf8.ValidString(s) {
+			if len(s) > maxStem || s == "" || s != strings.ToLower(s) ||
+				strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.%~") != "" || !utf8.ValidString(s) {
 				t.Fatalf("%q has the file %q", name, s)
 			}
 			for i := range len(s) {

@@ -15,8 +15,8 @@ import (
 
 var updateFlag = flag.Bool("update", false, "write the golden folder anew: the format has changed")
 
-// TestGolden pins the format: testdata/1 is a folder as a kill leaves it, with a stream's file and a journal that goes on with it.
-// A version that writes other bytes for the same history has another format.
+// TestGolden pins the format: testdata/1 is a folder as a kill leaves it, with a stream's file and a journal that
+// goes on with it. A version that writes other bytes for the same history has another format.
 func TestGolden(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
@@ -25,7 +25,8 @@ func TestGolden(t *testing.T) {
 		batch streamlib.Batch // none deletes the stream
 	}{
 		{"s", streamlib.Batch{Data: raw(`1`)}},
-		{"s", streamlib.Batch{Data: raw(`{"type":"message","text":"<é \u2028 😀>"}`, `[1.0, 1e400, -0]`, `null`), Key: `k "1" \`}},
+		{"s", streamlib.Batch{Data: raw(`{"type":"message","text":"<é \u2028 😀>"}`, `[1.0, 1e400, -0]`, `null`),
+			Key: `k "1" \`}},
 		{"Ü/x", streamlib.Batch{Data: raw(`"in a file of another name"`)}},
 		{"", streamlib.Batch{}}, // closed and opened
 		{"s", streamlib.Batch{Data: raw(`"in the journal"`)}},
@@ -35,7 +36,8 @@ func TestGolden(t *testing.T) {
 	s := openFolder(t, dir, Options{})
 	truth := map[string][]streamlib.Event{}
 	for i, h := range history {
-		m := streamlib.NewManager(s, streamlib.Plain, streamlib.Options{Now: func() time.Time { return testTime.Add(time.Duration(i) * time.Millisecond) }})
+		m := streamlib.NewManager(s, streamlib.Plain,
+			streamlib.Options{Now: func() time.Time { return testTime.Add(time.Duration(i) * time.Millisecond) }})
 		switch {
 		case h.name == "":
 			is.NoErr(s.Close())

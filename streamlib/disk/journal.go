@@ -14,8 +14,8 @@ import (
 const (
 	journalSuffix = ".journal"
 
-	// A frame begins with a line of fixed length: which journal, which frame of it, how many bytes of lines follow, and the
-	// checksum of all that.
+	// A frame begins with a line of fixed length: which journal, which frame of it, how many bytes of lines follow,
+	// and the checksum of all that.
 	frameHead = `{"generation":"`
 	frameSeq  = `","sequence":"`
 	frameLen  = `","length":"`
@@ -24,8 +24,8 @@ const (
 	reserve   = 4 << 10 // what appends leave of it, for deletions on a full disk
 )
 
-// growth is what a journal is extended by, written with zeros so that a later sync need not write where the file's blocks are. Tests
-// make it small.
+// growth is what a journal is extended by, written with zeros so that a later sync need not write where the file's
+// blocks are. Tests make it small.
 var growth int64 = 256 << 10
 
 // journal is one file of frames. All but names is the committer's alone while it is the current one.
@@ -75,9 +75,9 @@ func appendNumber(b []byte, n uint64) []byte {
 	return append(append(b, "0000000000000000"[len(s):]...), s...)
 }
 
-// write puts the frame at the end of the journal, not yet durable, and sees to it that room bytes of the file exist behind it. What
-// is missing of these is written with zeros, a whole step of them where there is room for one and the frame is not as long as a step
-// itself. Where it fails, undo is due.
+// write puts the frame at the end of the journal, not yet durable, and sees to it that room bytes of the file exist
+// behind it. What is missing of these is written with zeros, a whole step of them where there is room for one and the
+// frame is not as long as a step itself. Where it fails, undo is due.
 func (j *journal) write(frame []byte, room int64) error {
 	if _, err := j.file.WriteAt(frame, j.end); err != nil {
 		return err
@@ -106,8 +106,8 @@ func (j *journal) write(frame []byte, room int64) error {
 	return err
 }
 
-// undo takes the frame back that was written last: there are zeros again, so a later start takes it for no torn one. It needs no room on
-// the disk.
+// undo takes the frame back that was written last: there are zeros again, so a later start takes it for no torn one.
+// It needs no room on the disk.
 func (j *journal) undo() error {
 	if err := j.file.truncate(j.allocated); err != nil {
 		return err
@@ -118,8 +118,8 @@ func (j *journal) undo() error {
 	return j.file.sync()
 }
 
-// secure writes the last frame again and syncs it. It may never have been durable: its sync failed, or had not ended when
-// the process did.
+// secure writes the last frame again and syncs it. It may never have been durable: its sync failed, or had not ended
+// when the process did.
 func (j *journal) secure() error {
 	frame := make([]byte, j.end-j.last)
 	if _, err := j.file.ReadAt(frame, j.last); err != nil {
@@ -217,7 +217,8 @@ func (j *journal) walk(use func(lines []byte, at int64) error) error {
 		}
 		rest := bytes.TrimLeft(line, "\x00")
 		j.clean = j.clean && len(rest) == 0
-		i := bytes.LastIndex(rest, []byte(frameHead)) // behind what is damaged; data may look like a header but for the line's end
+		// It stands behind what is damaged; data may look like a header but for the line's end.
+		i := bytes.LastIndex(rest, []byte(frameHead))
 		if i < 0 {
 			continue
 		}
@@ -228,7 +229,8 @@ func (j *journal) walk(use func(lines []byte, at int64) error) error {
 		}
 		if lines != nil && h.sequence >= j.sequence {
 			return &streamlib.CorruptError{File: j.path, Offset: j.end,
-				Reason: fmt.Sprintf("frame %d is damaged, frame %d at byte %d is whole", j.sequence, h.sequence, begin)}
+				Reason: fmt.Sprintf("frame %d is damaged, frame %d at byte %d is whole",
+					j.sequence, h.sequence, begin)}
 		}
 	}
 	return nil
@@ -237,7 +239,8 @@ func (j *journal) walk(use func(lines []byte, at int64) error) error {
 // deletion and opening are the journal's own records.
 type deletion struct {
 	Delete string `json:"delete"`
-	First  string `json:"first,omitempty"` // the CRC-32C of the first line that goes, by which replay knows it again; none, or "" for any
+	// First is the CRC-32C of the first line that goes, by which replay knows it again; "none", or "" for any.
+	First string `json:"first,omitempty"`
 }
 
 type opening struct {

@@ -15,7 +15,8 @@ const (
 	afterSum  = "\"}\n"
 	sealLen   = len(beforeSum) + 8 + len(afterSum)
 
-	// maxLine is the longest line that can be: data of one batch, a name and a key with every byte escaped, and the rest.
+	// maxLine is the longest line that can be: data of one batch, a name and a key with every byte escaped, and the
+	// rest.
 	maxLine = streamlib.MaxBatch + 2<<10
 )
 

@@ -10,7 +10,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// TestListPages goes through more names than a page is cut from at once, with names whose files sort otherwise than they do.
+// TestListPages goes through more names than a page is cut from at once, with names whose files sort otherwise than
+// they do.
 func TestListPages(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()

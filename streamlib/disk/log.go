@@ -65,7 +65,8 @@ func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
 	l.size, l.tail, l.updated = size, tail, updated
 }
 
-// openLog opens the stream's file, if it has one, reads its last line, and compares that with what is known of its damage.
+// openLog opens the stream's file, if it has one, reads its last line, and compares that with what is known of its
+// damage.
 func (s *Store) openLog(l *log) error {
 	if err := l.open(s); err != nil {
 		return err
@@ -103,8 +104,8 @@ func (l *log) open(s *Store) (err error) {
 	return err
 }
 
-// adopt gives a file of lines that somebody moved to the stream's raw name its own name back, and tells whether there was one. Without that
-// the stream would begin again at offset 0.
+// adopt gives a file of lines that somebody moved to the stream's raw name its own name back, and tells whether there
+// was one. Without that the stream would begin again at offset 0.
 func (s *Store) adopt(l *log) (ok bool, err error) {
 	raw := rawPath(l.name)
 	if raw == "" {
@@ -217,7 +218,8 @@ func (s *scanner) buffered() bool {
 	return s.n > 0
 }
 
-// next returns the next line. A line without its end is the file's last, or longer than a line can be. At size it is io.EOF.
+// next returns the next line. A line without its end is the file's last, or longer than a line can be. At size it is
+// io.EOF.
 func (s *scanner) next() ([]byte, error) {
 	for n := s.chunk; !s.buffered(); n *= 8 {
 		have := int64(len(s.ahead))
@@ -241,8 +243,8 @@ func (s *scanner) next() ([]byte, error) {
 	return line, nil
 }
 
-// seek returns where the line of offset o begins and ends, searching the file below size. It is right when all lines up
-// to that one are whole, whatever stands behind: what is no line is taken for being behind.
+// seek returns where the line of offset o begins and ends, searching the file below size. It is right when all lines
+// up to that one are whole, whatever stands behind: what is no line is taken for being behind.
 func (l *log) seek(o streamlib.Offset, size int64) (begin, end int64, err error) {
 	const near = 64 << 10
 	low, high := int64(0), size // the line begins in [low, high)

@@ -16,7 +16,9 @@ type openLogs struct {
 	open    func(*log) error                           // opens the stream's file
 	sync    func(path string, sync func() error) error // syncs it, or fails the store
 
-	mu   sync.Mutex // guards what follows, and what the logs say that it does; taken after a log's own, and never held while the disk works
+	// mu guards what follows, and what the logs say that it does. It is taken after a log's own, and never held while
+	// the disk works.
+	mu   sync.Mutex
 	logs map[string]*log
 	idle *list.List // of those that nobody has, the last used first
 	// unsynced names the streams whose file was closed with bytes that were not synced.
@@ -107,8 +109,8 @@ func (o *openLogs) release(l *log) {
 	}
 }
 
-// evictOne closes an idle log where more are open than should be. Else others have the descriptors, such as connections: they would
-// take this one, too, and a stream that can be read could not.
+// evictOne closes an idle log where more are open than should be. Else others have the descriptors, such as
+// connections: they would take this one, too, and a stream that can be read could not.
 func (o *openLogs) evictOne() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -150,7 +152,8 @@ func (o *openLogs) close() {
 	}
 }
 
-// wrote notes that the log has bytes that are not synced. It is called behind the write: a sync that began before must not take it back.
+// wrote notes that the log has bytes that are not synced. It is called behind the write: a sync that began before
+// must not take it back.
 func (o *openLogs) wrote(l *log) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -211,7 +214,8 @@ func (o *openLogs) syncClosed(name string) error {
 	case errors.Is(err, fs.ErrNotExist): // it is deleted
 		return nil
 	case err != nil && syncAllTells:
-		o.options.Log.Warn("a file was synced with all others, for it cannot be opened", "file", path(name), "error", err)
+		o.options.Log.Warn("a file was synced with all others, for it cannot be opened",
+			"file", path(name), "error", err)
 		return nil
 	case err != nil:
 		return err

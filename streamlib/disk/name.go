@@ -19,10 +19,10 @@ const (
 )
 
 // stem encodes a stream's name into the name of its file without suffix: lower-case letters, digits, '-', '_' and '.'
-// stand for themselves, any other byte is '%' and two lower-case hex digits. So are a dot at the beginning, which would hide the file,
-// and the first letter of what Windows takes for a device. No two names have the same stem, whether or not the file
-// system tells upper from lower case or composes characters. A name whose stem would be too long has '~' and the SHA-256 of the
-// name instead; its events tell the name.
+// stand for themselves, any other byte is '%' and two lower-case hex digits. So are a dot at the beginning, which
+// would hide the file, and the first letter of what Windows takes for a device. No two names have the same stem,
+// whether or not the file system tells upper from lower case or composes characters. A name whose stem would be too
+// long has '~' and the SHA-256 of the name instead; its events tell the name.
 func stem(name string) string {
 	if plainName(name) {
 		return name
@@ -70,8 +70,8 @@ func isDevice(name string) bool {
 	return len(base) == 4 && (base[:3] == "com" || base[:3] == "lpt") && '0' <= base[3] && base[3] <= '9'
 }
 
-// unstem is the name whose stem s is. Where s is nobody's stem, it is the raw name of a stream whose file was moved there. Hashed tells
-// that only the file itself can say.
+// unstem is the name whose stem s is. Where s is nobody's stem, it is the raw name of a stream whose file was moved
+// there. Hashed tells that only the file itself can say.
 func unstem(s string) (name string, hashed bool) {
 	if strings.HasPrefix(s, "~") {
 		return "", true
@@ -99,7 +99,8 @@ func unstem(s string) (name string, hashed bool) {
 // path is where the stream's events are.
 func path(name string) string { return streamsDir + "/" + stem(name) + suffix }
 
-// rawPath is where somebody may look for them, "" where that is the same, cannot be a file's name, or is another stream's path.
+// rawPath is where somebody may look for them, "" where that is the same, cannot be a file's name, or is another
+// stream's path.
 func rawPath(name string) string {
 	if owner, hashed := unstem(name); owner != name || hashed {
 		return ""

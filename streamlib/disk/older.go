@@ -17,8 +17,9 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// conversion makes the streams' own files of those that the first implementation left, each with {"events":[…]} in it and the stream's raw
-// name. It ends before the folder has a format, and nothing is appended until then, so what a crash leaves of it is done again.
+// conversion makes the streams' own files of those that the first implementation left, each with {"events":[…]} in it
+// and the stream's raw name. It ends before the folder has a format, and nothing is appended until then, so what a
+// crash leaves of it is done again.
 type conversion struct {
 	*Store
 	count int
@@ -37,7 +38,8 @@ func (s *Store) convert() error {
 	c, start := &conversion{Store: s}, time.Now()
 	for _, file := range files {
 		if err := c.convertFile(file); err != nil {
-			return fmt.Errorf("the streams of an older version must be converted, and %s/%s cannot be: %w", streamsDir, file, err)
+			return fmt.Errorf("the streams of an older version must be converted, and %s/%s cannot be: %w",
+				streamsDir, file, err)
 		}
 	}
 	if c.count > 0 {
@@ -46,8 +48,8 @@ func (s *Store) convert() error {
 	return c.removeDone()
 }
 
-// convertFile makes a stream's own file of one of the older form. The new file is whole and durable before it has its name. What is not of
-// the older form stays as it is, and so does what can be no stream's.
+// convertFile makes a stream's own file of one of the older form. The new file is whole and durable before it has its
+// name. What is not of the older form stays as it is, and so does what can be no stream's.
 func (c *conversion) convertFile(file string) error {
 	from := streamsDir + "/" + file
 	name, err := c.olderName(file)
@@ -75,7 +77,8 @@ func (c *conversion) convertFile(file string) error {
 		if free, err := c.isFree(l.path, made); err != nil {
 			return err
 		} else if !free {
-			c.say(fmt.Sprintf("%s is of an older version and stays as it is, for stream %q has other events", from, name))
+			c.say(fmt.Sprintf("%s is of an older version and stays as it is, for stream %q has other events",
+				from, name))
 			return c.fs.remove(made)
 		}
 	}
@@ -100,8 +103,8 @@ func (c *conversion) convertFile(file string) error {
 	return c.removeDone()
 }
 
-// olderName returns the name of the stream that is in a file of the streams' folder, "" where that does not have the older form. It is the
-// file's, without what is escaped in it where the first event says that name.
+// olderName returns the name of the stream that is in a file of the streams' folder, "" where that does not have the
+// older form. It is the file's, without what is escaped in it where the first event says that name.
 func (c *conversion) olderName(file string) (string, error) {
 	base, ok := strings.CutSuffix(file, suffix)
 	if !ok {
@@ -140,8 +143,8 @@ func (c *conversion) olderName(file string) (string, error) {
 	return base, nil
 }
 
-// clear converts the file at path first, where that is an older one: what is one stream's own name may be another's raw name. It tells whether
-// it found one.
+// clear converts the file at path first, where that is an older one: what is one stream's own name may be another's
+// raw name. It tells whether it found one.
 func (c *conversion) clear(path string) (found bool, err error) {
 	if count := c.count; !slices.Contains(c.done, path) {
 		err = c.convertFile(strings.TrimPrefix(path, streamsDir+"/"))
@@ -153,8 +156,8 @@ func (c *conversion) clear(path string) (found bool, err error) {
 	return found, err
 }
 
-// writeLines writes the events of the older file to one at made, durably. Where it is damaged these are the ones before the damage, which it
-// returns, and a copy of it is kept.
+// writeLines writes the events of the older file to one at made, durably. Where it is damaged these are the ones
+// before the damage, which it returns, and a copy of it is kept.
 func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err error) {
 	old, err := c.fs.open(from, os.O_RDONLY)
 	if err != nil {
@@ -184,8 +187,9 @@ func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err er
 		if err != nil {
 			return nil, err
 		}
-		damage = &mark{File: l.path, Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, and is %s now: %s",
-			from, corrupt.Offset, kept, corrupt.Reason)}
+		damage = &mark{File: l.path,
+			Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, and is %s now: %s",
+				from, corrupt.Offset, kept, corrupt.Reason)}
 		if damage.Offset, err = f.size(); err != nil {
 			return nil, err
 		}
@@ -245,8 +249,8 @@ func isOlderForm(f file) (bool, error) {
 	return ok && bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(`"events"`)), nil
 }
 
-// rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are kept,
-// but one that is before its predecessor's, as a clock that was set back leaves it, becomes that.
+// rewrite writes lines for the events of the older form. Offsets are kept and must be contiguous from 0; times are
+// kept, but one that is before its predecessor's, as a clock that was set back leaves it, becomes that.
 func rewrite(out io.Writer, in io.Reader, from, name string) error {
 	r := &failing{r: in}
 	d := json.NewDecoder(r)

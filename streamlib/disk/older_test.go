@@ -16,11 +16,13 @@ import (
 	"github.com/matryer/is"
 )
 
-// olderFolder is a history of a folder as the first implementation left it, with streams whose raw names are others' own names.
+// olderFolder is a history of a folder as the first implementation left it, with streams whose raw names are others'
+// own names.
 func olderFolder(t *testing.T) *history {
 	h := scripted(t, Options{})
 	h.streams = nil
-	for i, name := range []string{"older", "Older", "A", "%41", "%2541", ".x", "con", longName, "~" + strings.Repeat("0", 64)} {
+	for i, name := range []string{"older", "Older", "A", "%41", "%2541", ".x", "con", longName,
+		"~" + strings.Repeat("0", 64)} {
 		s := &truth{name: name, states: []*state{{}}}
 		h.plant(s, 1+i%3)
 		h.streams = append(h.streams, s)
@@ -29,6 +31,9 @@ func olderFolder(t *testing.T) *history {
 	h.fs.plant("streams/notes.txt", []byte(olderDamaged))
 	return h
 }
+
+// olderOne is a file of the older form with one event.
+const olderOne = `{"events":[{"offset":"0","eventStreamId":%q,"data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`
 
 const olderDamaged = `{"events":[{"offset":"0","data":1,"createdAt":"2024-01-08T00:00:00.000Z"},{"offset":"1","da`
 
@@ -98,7 +103,8 @@ func TestCrashDuringConversion(t *testing.T) {
 	t.Logf("%d runs", runs)
 }
 
-// Where an operation of the first opening fails, the folder is refused, or is all that it should be, and so is the next opening.
+// Where an operation of the first opening fails, the folder is refused, or is all that it should be, and so is the
+// next opening.
 func TestConversionThatFails(t *testing.T) {
 	is := is.New(t)
 	smallJournals(t)
@@ -108,7 +114,8 @@ func TestConversionThatFails(t *testing.T) {
 			for e := range effect(3) {
 				h := olderFolder(t)
 				h.watch = func(o op) outcome {
-					if o.n != n || o.kind == "sync" && errno != syscall.EIO || o.kind == "syncDir" && errno != syscall.EIO {
+					if o.n != n || o.kind == "sync" && errno != syscall.EIO ||
+						o.kind == "syncDir" && errno != syscall.EIO {
 						return outcome{}
 					}
 					reached = true
@@ -130,7 +137,8 @@ func TestConversionThatFails(t *testing.T) {
 	}
 }
 
-// A folder that must not be written is refused with what is the matter, and stays as it is. One that has nothing of the older form is not.
+// A folder that must not be written is refused with what is the matter, and stays as it is. One that has nothing of
+// the older form is not.
 func TestConversionOfReadOnlyFolder(t *testing.T) {
 	is := is.New(t)
 	readOnly := func(o op) outcome {
@@ -143,7 +151,8 @@ func TestConversionOfReadOnlyFolder(t *testing.T) {
 	before := h.fs.files()
 	h.watch = readOnly
 	err := h.open()
-	is.True(errors.Is(err, syscall.EROFS) && strings.Contains(err.Error(), "streams of an older version must be converted"))
+	is.True(errors.Is(err, syscall.EROFS) &&
+		strings.Contains(err.Error(), "streams of an older version must be converted"))
 	is.Equal(h.fs.files(), before)
 	h = scripted(t, Options{})
 	h.watch = readOnly
@@ -172,10 +181,11 @@ func TestConversionSparesOthersEvents(t *testing.T) {
 func TestNameOfOlderFile(t *testing.T) {
 	is := is.New(t)
 	for _, test := range []struct{ file, id, stream string }{
-		{"a", "a", "a"}, {"a", "", "a"}, {"a", "b", "a"}, {"%41", "%41", "%41"}, {"%41", "A", "A"}, {"%41", "", "%41"}, {"a%2Fb", "a/b", "a/b"},
+		{"a", "a", "a"}, {"a", "", "a"}, {"a", "b", "a"}, {"%41", "%41", "%41"}, {"%41", "A", "A"},
+		{"%41", "", "%41"}, {"a%2Fb", "a/b", "a/b"},
 		{"a%2Fb", "", "a%2Fb"}, {"é", "é", "é"}, {"%C3%A9", "é", "é"}, {"~x", "", "~x"},
 	} {
-		older := fmt.Sprintf(`{"events":[{"offset":"0","eventStreamId":%q,"data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`, test.id)
+		older := fmt.Sprintf(olderOne, test.id)
 		s, fs, err := files{"streams/" + test.file + suffix: []byte(older)}.open(Options{})
 		is.NoErr(err)
 		names, err := s.List("", "", 0)

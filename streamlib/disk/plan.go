@@ -51,7 +51,8 @@ func (p pieces) size() int64 {
 }
 
 func (p pieces) ReadAt(b []byte, at int64) (n int, err error) {
-	i, _ := slices.BinarySearchFunc(p, at, func(p piece, at int64) int { return cmp.Compare(p.from+int64(p.length)-1, at) })
+	i, _ := slices.BinarySearchFunc(p, at,
+		func(p piece, at int64) int { return cmp.Compare(p.from+int64(p.length)-1, at) })
 	for ; n < len(b); i++ {
 		if i == len(p) {
 			return n, io.EOF
@@ -66,9 +67,10 @@ func (p pieces) ReadAt(b []byte, at int64) (n int, err error) {
 	return n, nil
 }
 
-// readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how many frames the
-// one before it has; nothing does so for the last, whose end may be torn. Damage is *streamlib.CorruptError, together
-// with what was read up to it; with lenient, and in a journal written without syncs, it is logged and the journal ends there.
+// readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how
+// many frames the one before it has; nothing does so for the last, whose end may be torn. Damage is
+// *streamlib.CorruptError, together with what was read up to it; with lenient, and in a journal written without
+// syncs, it is logged and the journal ends there.
 func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string]*replayed, err error) {
 	files, err := s.fs.names(journalDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -97,7 +99,8 @@ func (s *Store) readJournals(lenient bool) (journals []*journal, plan map[string
 		err = j.walk(func(lines []byte, at int64) error {
 			if j.sequence == 0 {
 				err := j.open(lines, journals[:len(journals)-1])
-				if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && lenient && corrupt.File != j.path {
+				if corrupt, ok := errors.AsType[*streamlib.CorruptError](err); ok && lenient &&
+					corrupt.File != j.path {
 					s.say(corrupt.Error())
 					return nil
 				}
@@ -124,14 +127,16 @@ func (j *journal) open(lines []byte, before []*journal) error {
 		err = json.Unmarshal(append(record, '}'), &o)
 	}
 	if err != nil {
-		return &streamlib.CorruptError{File: j.path, Offset: int64(headerLen), Reason: "its first record: " + err.Error()}
+		return &streamlib.CorruptError{File: j.path, Offset: int64(headerLen),
+			Reason: "its first record: " + err.Error()}
 	}
 	j.noSync = o.Sync == "none"
 	j.rebooted = j.noSync && (o.Boot == "" || o.Boot != bootID())
 	if n := len(before); n > 0 {
 		if p := before[n-1]; !p.rebooted && (p.number != o.Previous || p.sequence != o.Frames) {
 			return &streamlib.CorruptError{File: p.path, Offset: p.end,
-				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d", p.sequence, j.path, journalPath(o.Previous), o.Frames)}
+				Reason: fmt.Sprintf("it has %d frames, %s says that %s had %d",
+					p.sequence, j.path, journalPath(o.Previous), o.Frames)}
 		}
 	}
 	return nil
@@ -184,7 +189,8 @@ func (j *journal) plan(plan map[string]*replayed, lines []byte, at int64) error 
 }
 
 func (r *replayed) add(j *journal, at int64, length int) {
-	if n := len(r.pieces); n > 0 && r.pieces[n-1].path == j.path && r.pieces[n-1].at+int64(r.pieces[n-1].length) == at {
+	if n := len(r.pieces); n > 0 && r.pieces[n-1].path == j.path &&
+		r.pieces[n-1].at+int64(r.pieces[n-1].length) == at {
 		r.pieces[n-1].length += length
 		return
 	}

@@ -20,7 +20,8 @@ func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streaml
 			return
 		}
 		defer s.logs.release(l)
-		l.read(max(from, 0), to, func(events []streamlib.Event, err error) bool { return yield(events, s.found(l, err)) })
+		l.read(max(from, 0), to,
+			func(events []streamlib.Event, err error) bool { return yield(events, s.found(l, err)) })
 	}
 }
 
@@ -94,7 +95,8 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 			s.options.Log.Error("a stream whose name cannot be read is not listed", "file", file, "error", err)
 			continue
 		}
-		if !strings.HasPrefix(name, prefix) || name <= after || bound != "" && name >= bound || streamlib.CheckName(name) != nil {
+		if !strings.HasPrefix(name, prefix) || name <= after || bound != "" && name >= bound ||
+			streamlib.CheckName(name) != nil {
 			continue
 		}
 		if names = append(names, name); limit > 0 && len(names) >= 2*limit+1024 {
@@ -107,8 +109,8 @@ func (s *Store) List(prefix, after string, limit int) ([]string, error) {
 	return names, nil
 }
 
-// streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a hash, its first whole
-// event tells, or else the mark of its damage; it is "" where neither does.
+// streamName returns the name of the stream that is in a file of the streams' folder. Where the file's name is a
+// hash, its first whole event tells, or else the mark of its damage; it is "" where neither does.
 func (s *Store) streamName(file string) (string, error) {
 	stemmed := strings.TrimSuffix(file, suffix)
 	name, hashed := unstem(stemmed)

@@ -15,10 +15,11 @@ import (
 )
 
 // Repair makes a damaged folder one that a server starts on and appends to, and tells what it gave up, a sentence a
-// call. It replays the journals; a damaged one up to the damage, and keeps a copy of it. Of each of the named streams, or of all
-// where none is named, it cuts off what is damaged and what follows, and keeps a copy of the whole file. The events behind
-// the damage are then no longer in the stream, and their offsets will be given again; with salvage, those of them that are whole
-// are in a file beside it. No copy that it makes takes the place of another. A stream that cannot be repaired keeps no other from it.
+// call. It replays the journals; a damaged one up to the damage, and keeps a copy of it. Of each of the named
+// streams, or of all where none is named, it cuts off what is damaged and what follows, and keeps a copy of the whole
+// file. The events behind the damage are then no longer in the stream, and their offsets will be given again; with
+// salvage, those of them that are whole are in a file beside it. No copy that it makes takes the place of another. A
+// stream that cannot be repaired keeps no other from it.
 func Repair(dir string, names []string, salvage bool, tell func(string)) error {
 	s, err := offline(dir)
 	if err != nil {
@@ -86,7 +87,8 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 	return nil
 }
 
-// repair cuts the stream's file where it is damaged, adds what the journal had for it where that goes on there, and takes its mark away.
+// repair cuts the stream's file where it is damaged, adds what the journal had for it where that goes on there, and
+// takes its mark away.
 func (s *Store) repair(l *log, salvage bool) error {
 	next, end, err := l.check(streamlib.MaxOffset+1, new(Summary))
 	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
@@ -114,7 +116,8 @@ func (s *Store) repair(l *log, salvage bool) error {
 	if err := errors.Join(l.file.truncate(end), l.file.sync()); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
+	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); "+
+		"the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
 	return s.mend(l, "what stands before the damage is whole")
 }
 
@@ -148,7 +151,8 @@ func (s *Store) mend(l *log, why string) error {
 	return nil
 }
 
-// salvage writes the whole lines behind end to a file of their own, in which order they stand there, and tells which they are.
+// salvage writes the whole lines behind end to a file of their own, in which order they stand there, and tells which
+// they are.
 func (s *Store) salvage(l *log, end int64) error {
 	var out file
 	var to *bufio.Writer
@@ -181,7 +185,8 @@ func (s *Store) salvage(l *log, end int64) error {
 		if line, err = lines.next(); err != nil {
 			break
 		}
-		for i := 0; i >= 0 && err == nil; i = bytes.Index(line, firstMember) { // where a line's end is damaged, a whole one stands behind that
+		// Where a line's end is damaged, a whole one stands behind that.
+		for i := 0; i >= 0 && err == nil; i = bytes.Index(line, firstMember) {
 			if line = line[i:]; len(line) == 0 {
 				break
 			}
@@ -209,7 +214,8 @@ func (s *Store) salvage(l *log, end int64) error {
 		}
 		told = append(told, fmt.Sprintf("%d to %d", run[0], run[1]))
 	}
-	s.say(fmt.Sprintf("stream %q: %d whole events from behind the damage are in %s, with the offsets %s", l.name, count, kept, strings.Join(told, ", ")))
+	s.say(fmt.Sprintf("stream %q: %d whole events from behind the damage are in %s, with the offsets %s",
+		l.name, count, kept, strings.Join(told, ", ")))
 	return nil
 }
 

@@ -41,7 +41,8 @@ func inLine(file []byte, n int) []byte {
 	return bytes.Join(l, nil)
 }
 
-// A read in the middle that meets damage ends all appending to that stream, also after the next start, until it is repaired.
+// A read in the middle that meets damage ends all appending to that stream, also after the next start, until it is
+// repaired.
 func TestDamageIsRemembered(t *testing.T) {
 	is := is.New(t)
 	f, truth := five(t)
@@ -134,7 +135,8 @@ func TestDeletionEndsDamage(t *testing.T) {
 	is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 0)}))
 }
 
-// On a full or read-only disk the damage is known for as long as the process lives, and written down when it is met again.
+// On a full or read-only disk the damage is known for as long as the process lives, and written down when it is met
+// again.
 func TestMarkThatCannotBeWritten(t *testing.T) {
 	is := is.New(t)
 	f, _ := five(t)
@@ -279,8 +281,8 @@ func somewhere(f files, e streamlib.Event) bool {
 	return false
 }
 
-// Whatever byte of the journal is damaged, an acknowledged event that is whole in its stream's file stays in the stream, or is set aside
-// beside it, and that is told.
+// Whatever byte of the journal is damaged, an acknowledged event that is whole in its stream's file stays in the
+// stream, or is set aside beside it, and that is told.
 func TestLinesThatTheJournalLost(t *testing.T) {
 	is := is.New(t)
 	smallJournals(t)
@@ -301,7 +303,8 @@ func TestLinesThatTheJournalLost(t *testing.T) {
 					default:
 						b[from+headerLen+20] ^= 1
 					}
-					what := fmt.Sprintf("before %d, repaired %v, from %d of %v, all %v", before, repaired, from, frames, many)
+					what := fmt.Sprintf("before %d, repaired %v, from %d of %v, all %v",
+						before, repaired, from, frames, many)
 					_, fs, err := f.with(journalPath(1), b).open(Options{})
 					if repaired {
 						if _, fs, err = f.with(journalPath(1), b).open(Options{}); err != nil {
@@ -324,7 +327,8 @@ func TestLinesThatTheJournalLost(t *testing.T) {
 							t.Fatalf("%s: %s is nowhere", what, e)
 						}
 					}
-					if whole := prefix(events, want) && len(events) == len(want); !whole && !repaired && len(s.Damaged()) == 0 {
+					if whole := prefix(events, want) && len(events) == len(want); !whole && !repaired &&
+						len(s.Damaged()) == 0 {
 						t.Fatalf("%s: the stream is%s, and nobody says why", what, brief(events))
 					}
 				}
@@ -375,7 +379,8 @@ func TestLivesAreNotMixed(t *testing.T) {
 	}
 }
 
-// Salvage keeps the whole lines behind each damage, with those that a damaged line's end hides, and says which they are.
+// Salvage keeps the whole lines behind each damage, with those that a damaged line's end hides, and says which they
+// are.
 func TestSalvage(t *testing.T) {
 	is := is.New(t)
 	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("s", 12); add("t", 1) })
@@ -417,10 +422,12 @@ func event2024(t *testing.T, name string, o int) streamlib.Event {
 	return e
 }
 
-// A stream whose file cannot be opened has its own trouble: the others are listed, verified, repaired and served, and start.
+// A stream whose file cannot be opened has its own trouble: the others are listed, verified, repaired and served, and
+// start.
 func TestTroubleOfOneStream(t *testing.T) {
 	is := is.New(t)
-	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2); add("b", 2); add(longName, 2) })
+	f, truth := write(t, Options{}, true, true,
+		func(add func(string, int)) { add("a", 2); add("b", 2); add(longName, 2) })
 	for _, name := range []string{"a", longName} {
 		s, fs, err := f.open(Options{})
 		is.NoErr(err)

@@ -14,10 +14,11 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine was
-// started again since, any stream may be damaged, and is repaired.
+// recover replays the journals, oldest first, and removes them. Where one was written without syncs, and the machine
+// was started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
-	// What a former start had removed must not come back: a journal beside what this one does, a stream that it showed as deleted.
+	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
+	// showed as deleted.
 	for _, dir := range [...]string{journalDir, streamsDir} {
 		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -76,7 +77,8 @@ func (s *Store) recover(repair bool) error {
 			return err
 		}
 	}
-	s.options.Log.Info("replayed the journal", "journals", len(journals), "streams", len(plan), "took", time.Since(start))
+	s.options.Log.Info("replayed the journal",
+		"journals", len(journals), "streams", len(plan), "took", time.Since(start))
 	return nil
 }
 
@@ -89,7 +91,8 @@ func (s *Store) keepTorn(j *journal) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	s.options.Log.Warn("the journal ends in a frame that was not finished, and so not acknowledged", "file", j.path, "offset", j.end, "bytes", n, "kept", kept)
+	s.options.Log.Warn("the journal ends in a frame that was not finished, and so not acknowledged",
+		"file", j.path, "offset", j.end, "bytes", n, "kept", kept)
 	return nil
 }
 
@@ -99,12 +102,13 @@ func (s *Store) keep(f io.ReaderAt, from, to int64, path string) (kept string, n
 	if classify(err) != streamlib.ErrFull {
 		return kept, n, err
 	}
-	s.options.Log.Error("what was not acknowledged is cut off, and there is no room to keep it", "bytes", n, "kept", kept, "error", err)
+	s.options.Log.Error("what was not acknowledged is cut off, and there is no room to keep it",
+		"bytes", n, "kept", kept, "error", err)
 	return "", 0, nil
 }
 
-// replay makes the stream's file what the journals say, durably. Doing it twice is harmless. Where the file is not what they go on from, or
-// cannot be read, it stays as it is and what they have is set aside.
+// replay makes the stream's file what the journals say, durably. Doing it twice is harmless. Where the file is not
+// what they go on from, or cannot be read, it stays as it is and what they have is set aside.
 func (s *Store) replay(r *replayed) error {
 	l := newLog(r.name)
 	if len(r.former) > 0 {
@@ -133,8 +137,8 @@ func (s *Store) replay(r *replayed) error {
 	return nil
 }
 
-// replayDeletion removes what was deleted. A file that begins like the life after it stays. One that is neither that nor, as far as the
-// journals can tell, of a life that was deleted, has events that they lost.
+// replayDeletion removes what was deleted. A file that begins like the life after it stays. One that is neither that
+// nor, as far as the journals can tell, of a life that was deleted, has events that they lost.
 func (s *Store) replayDeletion(l *log, r *replayed) error {
 	f, err := s.fs.open(l.path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -202,7 +206,8 @@ func (s *Store) removeAgain(l *log) error {
 	return errors.Join(removeStream(s.fs, l.name), s.unmark(l))
 }
 
-// firstWhole returns the file's first line that is an event of the stream, and where it begins; nil where there is none.
+// firstWhole returns the file's first line that is an event of the stream, and where it begins; nil where there is
+// none.
 func (l *log) firstWhole() (begin int64, line []byte, err error) {
 	size, err := l.file.size()
 	if err != nil {
@@ -233,7 +238,8 @@ func (s *Store) add(l *log, r *life) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.NewOffsetWriter(l.file, pos), io.NewSectionReader(r.pieces, 0, r.pieces.size())); err != nil {
+	if _, err := io.Copy(io.NewOffsetWriter(l.file, pos),
+		io.NewSectionReader(r.pieces, 0, r.pieces.size())); err != nil {
 		return halfWritten{err}
 	}
 	if err := s.cut(l, pos+r.pieces.size(), next); err != nil {
@@ -245,8 +251,9 @@ func (s *Store) add(l *log, r *life) error {
 	return nil
 }
 
-// goesOn returns where in the stream's file the life's lines belong, and the offset that follows them. Where the file does not have what
-// stands before them, or has other events in their place, it is *streamlib.CorruptError, and nothing has changed.
+// goesOn returns where in the stream's file the life's lines belong, and the offset that follows them. Where the file
+// does not have what stands before them, or has other events in their place, it is *streamlib.CorruptError, and
+// nothing has changed.
 func (s *Store) goesOn(l *log, r *life) (pos int64, next streamlib.Offset, err error) {
 	size, err := l.file.size()
 	if err != nil {
@@ -307,7 +314,8 @@ func (s *Store) goesOn(l *log, r *life) (pos int64, next streamlib.Offset, err e
 	return pos, next, nil
 }
 
-// continues checks that the lines go on from next, and from the time of the event before, and returns what follows them.
+// continues checks that the lines go on from next, and from the time of the event before, and returns what follows
+// them.
 func (l *log) continues(lines []byte, next streamlib.Offset, last time.Time) (streamlib.Offset, time.Time, error) {
 	for len(lines) > 0 {
 		n := bytes.IndexByte(lines, '\n') + 1
@@ -326,9 +334,9 @@ func (l *log) continues(lines []byte, next streamlib.Offset, last time.Time) (st
 	return next, last, nil
 }
 
-// cut ends the file at pos. Whole lines that go on from there stay: since only what a journal has durably is ever written to
-// a stream's file, they were durable, and the journal lost them, or was copied before them. What else is there is kept beside; where
-// there are whole lines in it, events were lost between.
+// cut ends the file at pos. Whole lines that go on from there stay: since only what a journal has durably is ever
+// written to a stream's file, they were durable, and the journal lost them, or was copied before them. What else is
+// there is kept beside; where there are whole lines in it, events were lost between.
 func (s *Store) cut(l *log, pos int64, next streamlib.Offset) error {
 	size, err := l.file.size()
 	if err != nil || pos >= size {
@@ -350,7 +358,8 @@ func (s *Store) cut(l *log, pos int64, next streamlib.Offset) error {
 		}
 	}
 	if next > from {
-		s.options.Log.Warn("events that the journal does not have were kept", "stream", l.name, "from", from.String(), "to", next.String())
+		s.options.Log.Warn("events that the journal does not have were kept",
+			"stream", l.name, "from", from.String(), "to", next.String())
 	}
 	if pos == size {
 		return nil
@@ -359,7 +368,8 @@ func (s *Store) cut(l *log, pos int64, next streamlib.Offset) error {
 	if gap {
 		kept, _, err := s.keepCopy(l.file, pos, size, beside)
 		if err == nil {
-			err = s.mark(l, mark{File: l.path, Offset: pos, Reason: "events are missing before others, which are in " + kept})
+			err = s.mark(l,
+				mark{File: l.path, Offset: pos, Reason: "events are missing before others, which are in " + kept})
 		}
 		if err != nil {
 			return err
@@ -371,7 +381,8 @@ func (s *Store) cut(l *log, pos int64, next streamlib.Offset) error {
 		return err
 	}
 	if n > 0 {
-		s.options.Log.Warn("cut off what was not acknowledged", "stream", l.name, "file", l.path, "offset", pos, "bytes", n, "kept", kept)
+		s.options.Log.Warn("cut off what was not acknowledged",
+			"stream", l.name, "file", l.path, "offset", pos, "bytes", n, "kept", kept)
 	}
 	return l.file.truncate(pos)
 }

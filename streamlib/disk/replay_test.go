@@ -103,7 +103,8 @@ func TestDeleteAndMakeAgain(t *testing.T) {
 	}
 }
 
-// A stream whose file is damaged before what its journal has cannot go on. It says so, the others do, and nothing is given up.
+// A stream whose file is damaged before what its journal has cannot go on. It says so, the others do, and nothing is
+// given up.
 func TestDamagedPrefix(t *testing.T) {
 	is := is.New(t)
 	h := scripted(t, Options{})

@@ -15,14 +15,17 @@ import (
 
 // Options of a Store; the zero value is ready to use.
 type Options struct {
-	// NoSync acknowledges what the operating system has and the disk may not have yet: for tests and for data that may be lost.
-	NoSync      bool
-	MaxOpen     int          // files of streams to keep open; 0 is 16,384, or half of what the process may have open, or a quarter of a few
+	// NoSync acknowledges what the operating system has and the disk may not have yet: for tests and for data that
+	// may be lost.
+	NoSync bool
+	// MaxOpen is how many files of streams stay open; 0 is 16,384, or half of what the process may have open, or a
+	// quarter of a few.
+	MaxOpen     int
 	JournalSize int64        // how large a journal grows before the next one is begun, in bytes; 0 is 64 MiB
 	MaxNames    int          // how many streams it names before that; 0 is 65,536
 	Log         *slog.Logger // nil discards
-	// Failed, where not nil, is called once, when a sync has failed and there are no more appends until the next Open. It must not
-	// call the Store.
+	// Failed, where not nil, is called once, when a sync has failed and there are no more appends until the next
+	// Open. It must not call the Store.
 	Failed func(error)
 }
 
@@ -48,7 +51,8 @@ type Store struct {
 	frame    []byte
 	changed  time.Time // what fsys.reachable said of the streams' folder
 
-	mu            sync.Mutex       // guards what follows; taken after a stream's own lock, and never held while the disk works
+	// mu guards what follows. It is taken after a stream's own lock, and never held while the disk works.
+	mu            sync.Mutex
 	full          []*journal       // waiting for their checkpoint, in order
 	broken        error            // why there are no more appends: a sync failed, or the store was closed
 	failed        bool             // a sync did
@@ -62,9 +66,9 @@ type Store struct {
 	marking sync.Mutex // held while a mark is made or removed; taken before mu
 }
 
-// Open opens the folder dir, which it makes where there is none, and takes it for this process: ErrLocked where another
-// has it. It replays what a former process left in the journal; where that is damaged it is *streamlib.CorruptError. It
-// starts one goroutine, for checkpoints, which Close ends.
+// Open opens the folder dir, which it makes where there is none, and takes it for this process: ErrLocked where
+// another has it. It replays what a former process left in the journal; where that is damaged it is
+// *streamlib.CorruptError. It starts one goroutine, for checkpoints, which Close ends.
 func Open(dir string, o Options) (*Store, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
@@ -117,19 +121,23 @@ func newStore(root fsys, o Options) *Store {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{fs: root, options: o, marks: map[string]*mark{}}
-	s.logs = openLogs{fs: root, options: o, open: s.openLog, sync: s.sync, logs: map[string]*log{}, idle: list.New(), unsynced: map[string]bool{}}
+	s.logs = openLogs{fs: root, options: o, open: s.openLog, sync: s.sync, logs: map[string]*log{}, idle: list.New(),
+		unsynced: map[string]bool{}}
 	s.work = sync.NewCond(&s.mu)
-	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size }, Max: streamlib.MaxBatch}
+	s.commits = commit.Group[*request]{Commit: s.commit, Size: func(r *request) int { return r.size },
+		Max: streamlib.MaxBatch}
 	return s
 }
 
-// fail ends all appending: after a failed sync nobody knows what is on the disk. The next start finds out, from the journal.
+// fail ends all appending: after a failed sync nobody knows what is on the disk. The next start finds out, from the
+// journal.
 func (s *Store) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.failed {
 		s.failed = true
-		s.broken = fmt.Errorf("%w: a sync failed (%v): the server must be started again", streamlib.ErrUnavailable, err)
+		s.broken = fmt.Errorf("%w: a sync failed (%v): the server must be started again",
+			streamlib.ErrUnavailable, err)
 		s.options.Log.Error("a sync failed: no more appends until the next start", "error", err)
 		if s.options.Failed != nil {
 			s.options.Failed(s.broken)
@@ -138,8 +146,8 @@ func (s *Store) fail(err error) {
 	s.work.Broadcast()
 }
 
-// sync syncs a file or folder, or fails the store. A second sync of it would then return nil for what the first one lost, so a
-// checkpoint lets no journal go while another sync is under way.
+// sync syncs a file or folder, or fails the store. A second sync of it would then return nil for what the first one
+// lost, so a checkpoint lets no journal go while another sync is under way.
 func (s *Store) sync(path string, sync func() error) error {
 	s.mu.Lock()
 	s.syncs++
@@ -161,7 +169,8 @@ func (s *Store) syncStreams() error {
 	return s.sync(streamsDir, func() error { return s.fs.syncDir(streamsDir) })
 }
 
-// Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder back.
+// Close makes everything durable in its place, so that the next start has nothing to replay, and gives the folder
+// back.
 func (s *Store) Close() error {
 	s.commits.Do(&request{kind: ends, size: streamlib.MaxBatch})
 	s.running.Wait()

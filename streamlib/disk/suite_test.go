@@ -48,7 +48,8 @@ func TestCrashConcurrent(t *testing.T) {
 func crashConcurrent(seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	fs := newCrashFS(rand.New(rand.NewPCG(seed, 4)))
-	o := Options{JournalSize: []int64{1, 2000, 1 << 20}[rng.IntN(3)], MaxNames: 1 + rng.IntN(4), MaxOpen: 1 + rng.IntN(3)}
+	o := Options{JournalSize: []int64{1, 2000, 1 << 20}[rng.IntN(3)], MaxNames: 1 + rng.IntN(4),
+		MaxOpen: 1 + rng.IntN(3)}
 	names := []string{"a", "B", longName}
 	histories := make([]streamtest.Recorder, len(names))
 	var runs [3][]streamtest.Run
@@ -70,7 +71,8 @@ func crashConcurrent(seed uint64) error {
 					i := rng.IntN(len(names))
 					b := streamlib.Batch{}
 					for range 1 + rng.IntN(3) {
-						b.Data = append(b.Data, json.RawMessage(fmt.Sprintf(`"%x %s"`, rng.Uint64(), strings.Repeat("x", rng.IntN(100)))))
+						b.Data = append(b.Data, json.RawMessage(fmt.Sprintf(`"%x %s"`,
+							rng.Uint64(), strings.Repeat("x", rng.IntN(100)))))
 					}
 					if rng.IntN(3) == 0 {
 						b.Key = fmt.Sprint(rng.Uint64())

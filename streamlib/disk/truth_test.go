@@ -88,7 +88,9 @@ func (t *truth) deletes() attempt {
 
 // keep drops the states that are not in list or that say no.
 func (t *truth) keep(list []*state, ok func(*state) bool) {
-	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool { return !slices.Contains(list, s) || !ok(s) })
+	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool {
+		return !slices.Contains(list, s) || !ok(s)
+	})
 }
 
 func always(*state) bool { return true }
@@ -125,7 +127,8 @@ func (a attempt) acknowledged(r streamlib.Receipt) error {
 		}
 		for i, e := range r.Events {
 			f := &s.facts[first+i]
-			if f.append != a.append || f.data != string(e.Data()) || int(e.Offset) != first+i || f.event != "" && f.event != e.String() {
+			if f.append != a.append || f.data != string(e.Data()) || int(e.Offset) != first+i ||
+				f.event != "" && f.event != e.String() {
 				return false
 			}
 			f.event = e.String()
@@ -148,7 +151,8 @@ func (s *state) matches(events []streamlib.Event) bool {
 		return false
 	}
 	for i, e := range events {
-		if f := s.facts[i]; int(e.Offset) != i || f.data != string(e.Data()) || f.event != "" && f.event != e.String() {
+		if f := s.facts[i]; int(e.Offset) != i || f.data != string(e.Data()) ||
+			f.event != "" && f.event != e.String() {
 			return false
 		}
 	}
@@ -167,9 +171,12 @@ func (t *truth) served(events []streamlib.Event) error {
 		}
 	}
 	if !found {
-		return fmt.Errorf("stream %q: a reader was served what cannot be:%s\nit may be %v", t.name, brief(events), t.states)
+		return fmt.Errorf("stream %q: a reader was served what cannot be:%s\nit may be %v",
+			t.name, brief(events), t.states)
 	}
-	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool { return s.life <= life && !s.matches(events) })
+	t.states = slices.DeleteFunc(slices.Clone(t.states), func(s *state) bool {
+		return s.life <= life && !s.matches(events)
+	})
 	for _, s := range t.states {
 		for i, e := range events {
 			if s.life <= life {

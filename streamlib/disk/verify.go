@@ -23,10 +23,11 @@ type Summary struct {
 	Unread   []error // a file each that could not be read
 }
 
-// Verify reads all of the folder's streams, with what the journals have for them: every checksum, that offsets are contiguous from 0, and that
-// times never go back. It changes nothing, but that a stream that it finds damaged is marked so, and takes no appends until it is
-// repaired. What it found is in the summary; the error is what kept it from reading, ErrLocked where a server has the folder. Progress,
-// where not nil, is called before each of so many files and behind the last.
+// Verify reads all of the folder's streams, with what the journals have for them: every checksum, that offsets are
+// contiguous from 0, and that times never go back. It changes nothing, but that a stream that it finds damaged is
+// marked so, and takes no appends until it is repaired. What it found is in the summary; the error is what kept it
+// from reading, ErrLocked where a server has the folder. Progress, where not nil, is called before each of so many
+// files and behind the last.
 func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 	var sum Summary
 	s, err := offline(dir)
@@ -93,7 +94,8 @@ func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 func (m *mark) mended() error {
 	c := m.corrupt()
 	if m.Unreplayed == "" {
-		c.Reason = fmt.Sprintf("it was found damaged (%s) and is whole now; repair lets it take appends again", c.Reason)
+		c.Reason = fmt.Sprintf("it was found damaged (%s) and is whole now; repair lets it take appends again",
+			c.Reason)
 	}
 	return c
 }
@@ -172,7 +174,8 @@ func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
 		case err != nil:
 			return err
 		case whose == stranger:
-			return l.damaged(0, errors.New("the journal says that it was deleted, and does not know the events that it has"))
+			return l.damaged(0,
+				errors.New("the journal says that it was deleted, and does not know the events that it has"))
 		case whose != current:
 			return r.verify(l, sum)
 		}
@@ -186,7 +189,8 @@ func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
 		return s.found(l, err)
 	}
 	if next < r.first {
-		return s.found(l, l.damaged(end, fmt.Errorf("the file ends before offset %d, the journal goes on at %d", next, r.first)))
+		return s.found(l, l.damaged(end, fmt.Errorf("the file ends before offset %d, the journal goes on at %d",
+			next, r.first)))
 	}
 	if _, _, err := s.goesOn(l, &r.life); err != nil {
 		return s.found(l, err)
@@ -211,7 +215,8 @@ func (r *replayed) verify(l *log, sum *Summary) error {
 	return nil
 }
 
-// check reads the lines of the file up to the offset upTo, and returns the offset and the place behind the last that is whole and in order.
+// check reads the lines of the file up to the offset upTo, and returns the offset and the place behind the last that
+// is whole and in order.
 func (l *log) check(upTo streamlib.Offset, sum *Summary) (next streamlib.Offset, end int64, err error) {
 	var last time.Time
 	for s := (scanner{f: l.file, size: l.size, chunk: 256 << 10}); next < upTo; next++ {

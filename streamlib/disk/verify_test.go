@@ -48,7 +48,8 @@ func get(t *testing.T, dir string) files {
 	return f
 }
 
-// Wherever a byte is flipped, Verify finds it and changes nothing, and after Repair what stands before it is a stream again.
+// Wherever a byte is flipped, Verify finds it and changes nothing, and after Repair what stands before it is a stream
+// again.
 func TestVerifyAndRepair(t *testing.T) {
 	smallJournals(t)
 	is := is.New(t)
@@ -106,7 +107,8 @@ func TestVerifyAndRepair(t *testing.T) {
 				is.Equal(len(sum.Damage), 0)
 				copies := 0
 				for path, kept := range get(t, dir) {
-					if path == p || journal && !bytes.HasSuffix(bytes.TrimRight(b, "\x00"), kept) || !journal && !bytes.Equal(kept, b) {
+					if path == p || journal && !bytes.HasSuffix(bytes.TrimRight(b, "\x00"), kept) ||
+						!journal && !bytes.Equal(kept, b) {
 						continue
 					}
 					copies++ // of a journal, of what was given up
@@ -117,7 +119,8 @@ func TestVerifyAndRepair(t *testing.T) {
 				s := openFolder(t, dir, Options{})
 				for name, want := range truth {
 					events, err := read(s, name, 0)
-					if err != nil || !prefix(events, want) || journal && len(events) != len(want) || path(name) == p && len(events) == len(want) {
+					if err != nil || !prefix(events, want) || journal && len(events) != len(want) ||
+						path(name) == p && len(events) == len(want) {
 						t.Fatalf("%s, byte %d: after the repair %q is%s, %v", p, i, name, brief(events), err)
 					}
 					is.NoErr(appendOne(s, name, len(events)))
