@@ -1,12 +1,14 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -211,7 +213,7 @@ func (s *Store) keepCopy(f io.ReaderAt, from, to int64, path string) (kept strin
 		return "", 0, err
 	}
 	source := func() *io.SectionReader { return io.NewSectionReader(f, from, n) }
-	folder, _, _ := strings.Cut(path, "/")
+	folder := filepath.Dir(path)
 	for i := 1; ; i++ {
 		out, err := s.sameBytes(source(), n, numbered(path, i))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -262,11 +264,8 @@ func withoutZeros(f io.ReaderAt, from, to int64) (n int64, err error) {
 		if _, err := f.ReadAt(b, pos); err != nil {
 			return 0, err
 		}
-		for i := len(b); i > 0; i-- {
-			if b[i-1] != 0 {
-				n = pos - from + int64(i)
-				break
-			}
+		if i := len(bytes.TrimRight(b, "\x00")); i > 0 {
+			n = pos - from + int64(i)
 		}
 	}
 	return n, nil

@@ -6,7 +6,7 @@
 //	DIR/format                           "durable-streams 1": a newer one is refused, untouched
 //	DIR/streams/NAME.json                the stream's events, one line each
 //	DIR/journal/0000000000000001.journal what may not be durable in its place yet
-//	DIR/damaged/NAME.json                what was found damaged in the stream, which takes no appends; where it is needed
+//	DIR/damaged/NAME.json                what was found damaged in the stream, which takes no appends
 //
 // The process that has the folder holds an flock(2) on DIR itself. Folders have mode 0700, files 0600. Nothing
 // outside DIR is ever opened: all access goes through an os.Root.

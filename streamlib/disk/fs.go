@@ -90,7 +90,8 @@ func (o *osFS) openFolder(name string) (*os.File, fs.FileInfo, error) {
 	if err != nil {
 		if info, e := o.root.Lstat(name); e == nil && info.Mode()&fs.ModeSymlink != 0 {
 			err = fmt.Errorf("%w: %s is a link, and may not lead out of the folder; "+
-				"where another disk is to have it, mount that disk there, or put the whole folder on it", err, filepath.Join(o.dir, name))
+				"where another disk is to have it, mount that disk there, "+
+				"or put the whole folder on it", err, filepath.Join(o.dir, name))
 		}
 		return nil, nil, err
 	}

@@ -61,18 +61,10 @@ func journalNumber(name string) uint64 {
 
 // seal completes the header of a frame, for which room was left.
 func (j *journal) seal(frame []byte) {
-	h := append(frame[:0], frameHead...)
-	h = appendNumber(h, j.number)
-	h = appendNumber(append(h, frameSeq...), j.sequence)
-	h = appendNumber(append(h, frameLen...), uint64(len(frame)-headerLen))
-	h = append(h, '"')
+	h := fmt.Appendf(frame[:0], frameHead+"%016d"+frameSeq+"%016d"+frameLen+`%016d"`,
+		j.number, j.sequence, len(frame)-headerLen)
 	sum := crc32.Update(crc32.Checksum(h, castagnoli), castagnoli, frame[headerLen:])
 	h = append(appendSum(append(h, beforeSum...), sum), afterSum...)
-}
-
-func appendNumber(b []byte, n uint64) []byte {
-	s := strconv.FormatUint(n, 10)
-	return append(append(b, "0000000000000000"[len(s):]...), s...)
 }
 
 // write puts the frame at the end of the journal, not yet durable, and sees to it that room bytes of the file exist
@@ -138,7 +130,8 @@ type header struct {
 	sum                  []byte
 }
 
-// parseHeader reads a header of b's first bytes; the checksum is not looked at.
+// parseHeader reads a header of b's first bytes; the checksum is not looked at. It is no regexp: a full journal can
+// have 250,000 frames, and the start after a crash would take 0.3 s longer.
 func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < headerLen {
 		return h, false

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
@@ -42,7 +43,9 @@ func appendLine(b, record []byte) []byte {
 func lineSum(line []byte) string { return string(appendSum(nil, crc32.Checksum(line, castagnoli))) }
 
 func appendSum(b []byte, sum uint32) []byte {
-	return hex.AppendEncode(b, []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	var four [4]byte
+	binary.BigEndian.PutUint32(four[:], sum)
+	return hex.AppendEncode(b, four[:])
 }
 
 // unseal returns the record of a line, which has its end.
@@ -55,11 +58,9 @@ func unseal(line []byte) ([]byte, error) {
 	if string(line[n:n+len(beforeSum)]) != beforeSum || string(given[8:]) != afterSum {
 		return nil, errSum
 	}
-	for _, c := range given[:8] {
-		if c != "0123456789abcdef"[sum>>28] {
-			return nil, errSum
-		}
-		sum <<= 4
+	var eight [8]byte
+	if !bytes.Equal(given[:8], appendSum(eight[:0], sum)) {
+		return nil, errSum
 	}
 	return line[:n:n], nil
 }

@@ -244,7 +244,9 @@ func (s *scanner) next() ([]byte, error) {
 }
 
 // seek returns where the line of offset o begins and ends, searching the file below size. It is right when all lines
-// up to that one are whole, whatever stands behind: what is no line is taken for being behind.
+// up to that one are whole, whatever stands behind: what is no line is taken for being behind. It is no sort.Search,
+// which would begin in the middle: most often what is looked for is near the end, and a line that was found tells
+// where the next one begins.
 func (l *log) seek(o streamlib.Offset, size int64) (begin, end int64, err error) {
 	const near = 64 << 10
 	low, high := int64(0), size // the line begins in [low, high)

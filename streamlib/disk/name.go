@@ -3,6 +3,8 @@ package disk
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 )
@@ -27,14 +29,13 @@ func stem(name string) string {
 	if plainName(name) {
 		return name
 	}
-	const hexDigits = "0123456789abcdef"
 	var b strings.Builder
 	device := isDevice(name)
 	for i := range len(name) {
 		c := name[i]
 		switch {
 		case i == 0 && (c == '.' || device), !plain(c):
-			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+			fmt.Fprintf(&b, "%%%02x", c)
 		default:
 			b.WriteByte(c)
 		}
@@ -76,24 +77,10 @@ func unstem(s string) (name string, hashed bool) {
 	if strings.HasPrefix(s, "~") {
 		return "", true
 	}
-	if plainName(s) {
-		return s, false
+	if name, err := url.PathUnescape(s); err == nil && stem(name) == s {
+		return name, false
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c == '%' && i+2 < len(s) {
-			if decoded, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
-				c = decoded[0]
-				i += 2
-			}
-		}
-		b = append(b, c)
-	}
-	if name = string(b); stem(name) != s {
-		return s, false
-	}
-	return name, false
+	return s, false
 }
 
 // path is where the stream's events are.
