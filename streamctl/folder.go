@@ -35,6 +35,8 @@ var (
 	errTaken     = errors.New("another server has the folder")
 	errOther     = errors.New("another folder's server")
 	errNoStreams = errors.New("there are no streams")
+	// errNotStarted is of a streamd that has ended with an error.
+	errNotStarted = errors.New("streamd did not start")
 )
 
 // A folder is a data folder and what is done with the server that it may have.
@@ -126,11 +128,10 @@ func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
 		given["port-fallback"] = []string{"true"}
 	}
 	conn, s, err := f.start(ctx, given)
-	_, hinted := errors.AsType[hintError](err)
 	switch {
 	case err == nil:
 		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s%s\n", s.PID, f.dir, s.url(), said)
-	case said != "" && !hinted && !errors.Is(err, errTaken):
+	case said != "" && errors.Is(err, errNotStarted):
 		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + withFlags}
 	}
 	return conn, s, err
@@ -346,20 +347,23 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 	if err != nil {
 		return nil, server{}, err
 	}
-	defer log.Close()
-	before, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, server{}, err
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, server{}, err
 	}
 	defer r.Close()
 	streamd := exec.Command(path, append([]string{"--dir=" + f.dir}, streamdArgs(given)...)...)
-	streamd.Dir, streamd.Env, streamd.Stdout, streamd.Stderr = "/", environment(), w, log
-	streamd.SysProcAttr = detached
-	err = streamd.Start()
+	streamd.Dir, streamd.Env, streamd.Stdout, streamd.SysProcAttr = "/", environment(), w, detached
+	var unlogged bytes.Buffer // read when streamd has ended
+	var before int64
+	if streamd.Stderr = &unlogged; log != nil {
+		defer log.Close()
+		streamd.Stderr = log
+		before, err = log.Seek(0, io.SeekEnd)
+	}
+	if err == nil {
+		err = streamd.Start()
+	}
 	w.Close()
 	if err != nil {
 		return nil, server{}, err
@@ -372,7 +376,7 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 		return nil, server{}, err
 	case err != nil:
 		streamd.Wait()
-		switch err := fmt.Errorf("streamd did not start: %s", f.lastWords(before)); streamd.ProcessState.ExitCode() {
+		switch err := fmt.Errorf("%w: %s", errNotStarted, f.lastWords(before, unlogged.Bytes())); streamd.ProcessState.ExitCode() {
 		case 2:
 			return nil, server{}, usageError{err, "streamctl server start --help"}
 		case daemon.Taken:
@@ -394,7 +398,14 @@ func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DURABLE_STREAMS_") })
 }
 
-// openLog opens daemon.log for a server to append to. The folder may be somebody else's: a link is not followed.
+// isOurs tells whether the folder belongs to this process's user.
+func (f folder) isOurs() bool {
+	info, err := os.Stat(f.dir)
+	return err == nil && isOurs(info)
+}
+
+// openLog opens daemon.log for a server to append to; nil is none, for there is no room or nothing may be written. The
+// folder may be somebody else's: a link is not followed.
 func (f folder) openLog() (*os.File, error) {
 	path := f.logFile()
 	log, err := daemon.OpenPlain(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
@@ -406,25 +417,24 @@ func (f folder) openLog() (*os.File, error) {
 		return nil, hintError{err, "rm " + shellWord(path)}
 	}
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		fmt.Fprintf(f.stderr, "streamctl: the server will have no log: %v\n", err)
-		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) && !f.isOurs():
 		return nil, f.foreign(err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),
+		errors.Is(err, fs.ErrPermission):
+		fmt.Fprintf(f.stderr, "streamctl: the server will have no log: %v\n", err)
+		return nil, nil
 	}
 	return log, err
 }
 
-// lastWords returns the error that a streamd logged last.
-func (f folder) lastWords(from int64) string {
-	log, err := daemon.OpenPlain(f.logFile(), os.O_RDONLY)
-	if err != nil {
-		return err.Error()
-	}
-	defer log.Close()
-	b, err := io.ReadAll(io.NewSectionReader(log, from, 1<<20))
-	if err != nil {
-		return err.Error()
+// lastWords returns the error that a streamd logged last, from a place on, or wrote where it had no log.
+func (f folder) lastWords(from int64, unlogged []byte) string {
+	b := unlogged
+	if log, err := daemon.OpenPlain(f.logFile(), os.O_RDONLY); err == nil && len(b) == 0 {
+		defer log.Close()
+		if b, err = io.ReadAll(io.NewSectionReader(log, from, 1<<20)); err != nil {
+			return err.Error()
+		}
 	}
 	const prefix = "streamd: "
 	if i := bytes.LastIndex(b, []byte("\n"+prefix)); i >= 0 {

@@ -94,6 +94,26 @@ func TestServerOnAFullDisk(t *testing.T) {
 	}
 }
 
+// TestServerOnAReadOnlyDisk has no log and writes nothing, and streams are read. Where it cannot start its words are told.
+func TestServerOnAReadOnlyDisk(t *testing.T) {
+	asRoot(t)
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("streamctl stream append -n x -m kept")
+	p.ok("streamctl server stop && rm .iterate/daemon.log")
+	dir := filepath.Join(p.dir, ".iterate")
+	is.NoErr(syscall.Mount(dir, dir, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	is.NoErr(syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	r := p.run("streamctl stream get -n x")
+	is.Equal(texts(r.stdout), []string{"kept"})
+	is.True(strings.Contains(r.stderr, "will have no log") && strings.Contains(r.stderr, "started streamd"))
+	is.Equal(p.texts("x"), []string{"kept"}) // and found again
+	p.ok("streamctl server stop")
+	is.True(strings.Contains(p.run("streamctl server start --port %s", port).stderr, "port "+port+" of 127.0.0.1 is taken"))
+}
+
 func TestMovedFolder(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)

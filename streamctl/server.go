@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,9 @@ func (c *call) folder() (folder, error) {
 		return folder{}, c.usageErr("--dir is empty")
 	}
 	dir, err := filepath.Abs(dir)
+	if info, errStat := os.Stat(dir); err == nil && errStat == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no folder", dir)
+	}
 	return folder{dir, c.stderr}, err
 }
 

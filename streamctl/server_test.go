@@ -440,6 +440,21 @@ func TestPlantedFlags(t *testing.T) {
 	p.start()
 }
 
+// TestFileInTheFoldersPlace is named, by every command.
+func TestFileInTheFoldersPlace(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	for _, make := range []string{"touch", "mkfifo"} {
+		p.ok("rm -f .iterate; %s .iterate", make)
+		for _, command := range []string{"stream append -n x -m a", "stream get -n x", "server start", "server status"} {
+			r := p.run("streamctl %s", command)
+			is.Equal(r.code, 1)
+			is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate is no folder\n")
+		}
+	}
+}
+
 // TestPlantedLog: the log of who types a command in somebody else's folder is not written through links.
 func TestPlantedLog(t *testing.T) {
 	t.Parallel()

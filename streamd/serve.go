@@ -230,7 +230,7 @@ func taken(ctx context.Context, dir string) error {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %s belongs to a server that does not answer; streamctl server status --dir %[2]s says more",
+			return fmt.Errorf("%w: %s belongs to a server that is not found; streamctl server status --dir %[2]s says more",
 				disk.ErrLocked, dir)
 		}
 	}
