@@ -18,8 +18,7 @@ import (
 // Journals wait for their checkpoints for as long as it takes; they go in order.
 func TestCheckpointsWait(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{JournalSize: 1, MaxOpen: 2})
-	is.NoErr(h.open())
+	h := opened(t, Options{JournalSize: 1, MaxOpen: 2})
 	for range 5 {
 		for _, s := range h.streams {
 			is.NoErr(h.append(s, h.sends(1), nil))
@@ -38,8 +37,7 @@ func TestCheckpointsWait(t *testing.T) {
 // Files are synced by checkpoints alone, those too that were closed to make room since.
 func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{MaxOpen: 1})
 	ours := func(o op) bool { return strings.HasPrefix(o.path, streamsDir) || o.kind == "syncAll" }
 	h.watch = func(o op) outcome {
 		if strings.HasPrefix(o.kind, "sync") && ours(o) {
@@ -65,8 +63,7 @@ func TestClosedFilesAreSyncedByTheCheckpoint(t *testing.T) {
 // It is seen, too, where the file is closed while the checkpoint syncs those before it.
 func TestFileIsLostDuringCheckpoint(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 2})
-	is.NoErr(h.open())
+	h := opened(t, Options{MaxOpen: 2})
 	a, b, older := h.streams[0], h.streams[1], h.streams[2]
 	is.NoErr(h.append(older, h.sends(1), nil))
 	is.NoErr(h.append(b, h.sends(1), nil))
@@ -91,8 +88,7 @@ func TestFileIsLostDuringCheckpoint(t *testing.T) {
 func TestCheckpointerWaitsForSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		h := scripted(t, Options{JournalSize: 1})
-		is.NoErr(h.open())
+		h := opened(t, Options{JournalSize: 1})
 		is.NoErr(h.append(h.streams[0], h.sends(1), nil))
 		tries := 0
 		h.watch = func(o op) outcome {
@@ -123,8 +119,7 @@ func TestCheckpointerWaitsForSync(t *testing.T) {
 func TestClosedFileIsLost(t *testing.T) {
 	for _, reached := range []effect{without, partly, wholly} {
 		is := is.New(t)
-		h := scripted(t, Options{MaxOpen: 1})
-		is.NoErr(h.open())
+		h := opened(t, Options{MaxOpen: 1})
 		is.NoErr(h.append(h.streams[0], h.sends(3), nil))
 		h.watch = func(o op) outcome {
 			if o.kind == "close" && o.path == path("a") {
@@ -146,18 +141,11 @@ func TestClosedFileIsLost(t *testing.T) {
 // A checkpoint that syncs a file just before an append writes to it has not synced that.
 func TestCheckpointDuringApply(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{JournalSize: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{JournalSize: 1})
 	a := h.streams[0]
 	is.NoErr(h.append(a, h.sends(1), nil))
 	is.NoErr(h.append(a, h.sends(1), nil))
-	h.watch = func(o op) outcome {
-		if o.kind == "write" && o.path == path("a") {
-			h.watch = func(op) outcome { return outcome{} }
-			is.True(h.store.checkpoint())
-		}
-		return outcome{}
-	}
+	h.once("write", path("a"), func() { is.True(h.store.checkpoint()) })
 	is.NoErr(h.append(a, h.sends(1), nil))
 	for h.store.checkpoint() {
 	}
@@ -168,18 +156,11 @@ func TestCheckpointDuringApply(t *testing.T) {
 // A stream that is made again while an old journal that names it is checkpointed has no file yet.
 func TestCheckpointDuringCreate(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{JournalSize: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{JournalSize: 1})
 	a := h.streams[0]
 	is.NoErr(h.append(a, h.sends(1), nil))
 	is.NoErr(h.remove(a))
-	h.watch = func(o op) outcome {
-		if o.kind == "create" && o.path == path("a") {
-			h.watch = func(op) outcome { return outcome{} }
-			is.True(h.store.checkpoint())
-		}
-		return outcome{}
-	}
+	h.once("create", path("a"), func() { is.True(h.store.checkpoint()) })
 	is.NoErr(h.append(a, h.sends(1), nil))
 	is.NoErr(h.reopen(power))
 }
@@ -187,8 +168,7 @@ func TestCheckpointDuringCreate(t *testing.T) {
 func TestDeleteWhileClosedFileIsSynced(t *testing.T) {
 	for _, kind := range []string{"open", "sync", "close"} {
 		is := is.New(t)
-		h := scripted(t, Options{MaxOpen: 1})
-		is.NoErr(h.open())
+		h := opened(t, Options{MaxOpen: 1})
 		a, b := h.streams[0], h.streams[1]
 		is.NoErr(h.append(a, h.sends(1), nil))
 		is.NoErr(h.append(b, h.sends(1), nil)) // which closes the other
@@ -215,8 +195,7 @@ func TestDeleteWhileClosedFileIsSynced(t *testing.T) {
 // none to close it has the word of the whole file system.
 func TestCheckpointWithoutDescriptors(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{JournalSize: 1, MaxOpen: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{JournalSize: 1, MaxOpen: 1})
 	for range 3 {
 		for _, s := range h.streams {
 			is.NoErr(h.append(s, h.sends(1), nil))
@@ -247,11 +226,10 @@ func TestJournalOfManyStreams(t *testing.T) {
 	count := &lines{}
 	o := Options{MaxOpen: 64, MaxNames: streams + 1, NoSync: true,
 		Log: slog.New(slog.NewTextHandler(count, &slog.HandlerOptions{Level: slog.LevelDebug}))}
-	h := scripted(t, o)
-	is.NoErr(h.open())
+	h := opened(t, o)
 	for i := range streams {
 		name := fmt.Sprint("s", i)
-		is.NoErr(h.store.Append(name, []streamlib.Event{event(t, name, 0)}))
+		is.NoErr(h.store.Append(name, []streamlib.Event{newEvent(name, 0)}))
 		is.True(h.fs.handles <= o.MaxOpen+4)
 	}
 	h.fs.restart(kill)
@@ -264,7 +242,7 @@ func TestJournalOfManyStreams(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(len(names), streams)
 	for i := range streams {
-		is.NoErr(s.Append(fmt.Sprint("s", i), []streamlib.Event{event(t, fmt.Sprint("s", i), 1)}))
+		is.NoErr(s.Append(fmt.Sprint("s", i), []streamlib.Event{newEvent(fmt.Sprint("s", i), 1)}))
 	}
 	count.n = 0
 	is.NoErr(s.Close())
@@ -275,12 +253,11 @@ func TestJournalOfManyStreams(t *testing.T) {
 // Readers that are stuck on other streams do not make appends open their files again and again.
 func TestStuckReadersLeaveRoom(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 4})
-	is.NoErr(h.open())
+	h := opened(t, Options{MaxOpen: 4})
 	a, b := h.streams[0], h.streams[1]
 	for i := range 8 {
 		name := fmt.Sprint("other", i)
-		is.NoErr(h.store.Append(name, []streamlib.Event{event(t, name, 0)}))
+		is.NoErr(h.store.Append(name, []streamlib.Event{newEvent(name, 0)}))
 		next, stop := iter.Pull2(h.store.Read(name, 0, 1))
 		_, err, ok := next()
 		is.True(ok && err == nil)

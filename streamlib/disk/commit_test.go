@@ -17,8 +17,7 @@ import (
 
 func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	is.NoErr(h.append(h.streams[0], h.sends(3), nil))
 	h.watch = func(o op) outcome { // only what is there can be written
 		h.fs.limited, h.fs.room = strings.HasPrefix(o.path, streamsDir), 100
@@ -71,8 +70,7 @@ func TestDeletionOnFullDiskWhoseSyncFails(t *testing.T) {
 // What cannot be taken back is in the file, whole or in part, and nobody is served it.
 func TestTakingBackFails(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{MaxOpen: 1})
 	is.NoErr(h.append(h.streams[0], h.sends(2), nil))
 	for i, had := range []int{2, 0} { // one that is there, and one that is not
 		s := h.streams[i]
@@ -106,19 +104,19 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 		s, _, err := files{}.open(Options{})
 		is.NoErr(err)
 		for _, name := range pair {
-			is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+			is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 0)}))
 		}
 		is.NoErr(s.Delete(pair[1]))
 		events, err := read(s, pair[0], 0)
 		is.NoErr(err)
 		is.Equal(len(events), 1)
-		is.NoErr(s.Append(pair[0], []streamlib.Event{event(t, pair[0], 1)}))
+		is.NoErr(s.Append(pair[0], []streamlib.Event{newEvent(pair[0], 1)}))
 
 		// Nor is it taken where it has the older form.
 		older := fmt.Sprintf(olderOne, pair[0])
 		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(pair[1], []streamlib.Event{event(t, pair[1], 0)}))
+		is.NoErr(s.Append(pair[1], []streamlib.Event{newEvent(pair[1], 0)}))
 		is.NoErr(s.Delete(pair[1]))
 		events, err = read(s, pair[0], 0)
 		is.NoErr(err)
@@ -129,8 +127,7 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 // One file that must not be written is one stream that takes no appends.
 func TestReadOnlyFile(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	a, b := h.streams[0], h.streams[1]
 	is.NoErr(h.append(a, h.sends(1), nil))
 	is.NoErr(h.append(b, h.sends(1), nil))
@@ -156,8 +153,7 @@ func TestReadOnlyFile(t *testing.T) {
 // A deletion is in the journal even where somebody removed the file: else the journal would make it again.
 func TestDeleteOfRemovedFile(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{MaxOpen: 1})
-	is.NoErr(h.open())
+	h := opened(t, Options{MaxOpen: 1})
 	a, b := h.streams[0], h.streams[1]
 	is.NoErr(h.append(a, h.sends(2), nil))
 	is.NoErr(h.append(b, h.sends(2), nil)) // so that the other is closed
@@ -170,8 +166,7 @@ func TestDeleteOfRemovedFile(t *testing.T) {
 // Whether a file is there is asked again when its folder has changed.
 func TestRemovedFileIsLookedFor(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	a, b := h.streams[0], h.streams[1]
 	looks := 0
 	h.watch = func(o op) outcome {
@@ -205,7 +200,7 @@ func TestLongestName(t *testing.T) {
 	} {
 		s, fs, err := files{}.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 0)}))
+		is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 0)}))
 		names, err := s.List("", "", 0)
 		is.NoErr(err)
 		is.Equal(names, []string{name})
@@ -228,8 +223,7 @@ func TestLongestName(t *testing.T) {
 // The order is the offset's, and time does not go back, across starts too.
 func TestClockJumpsBack(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	var last time.Time
 	for i := range 6 {

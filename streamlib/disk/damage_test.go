@@ -54,8 +54,7 @@ func write(
 ) (files, map[string][]streamlib.Event) {
 	t.Helper()
 	is := is.New(t)
-	h := scripted(t, o)
-	is.NoErr(h.open())
+	h := opened(t, o)
 	write(func(name string, n int) {
 		b := streamlib.Batch{Data: []json.RawMessage{}, Key: fmt.Sprint(n, h.count)}
 		for _, d := range h.sends(n).data {
@@ -136,7 +135,7 @@ func TestFlippedByteInStream(t *testing.T) {
 			if err != nil && !corrupt(err) {
 				t.Fatalf("byte %d is %q: stat: %v", i, v, err)
 			}
-			err = s.Append("s", []streamlib.Event{event(t, "s", len(want))})
+			err = s.Append("s", []streamlib.Event{newEvent("s", len(want))})
 			if i >= last && !errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("byte %d is %q: append: %v", i, v, err)
 			} else if i >= last {
@@ -144,21 +143,6 @@ func TestFlippedByteInStream(t *testing.T) {
 			}
 		}
 	}
-}
-
-// event makes an event as a stream would.
-func event(t *testing.T, name string, o int) streamlib.Event {
-	t.Helper()
-	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(fmt.Sprint(o)),
-		(&history{rng: rand.New(rand.NewPCG(1, 1))}).now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := streamlib.ParseRecord(record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
 }
 
 func TestFlippedByteInLongStream(t *testing.T) {
@@ -237,7 +221,7 @@ func TestCutStream(t *testing.T) {
 			if seen, visible := corrupt(err), zeros > 0 || n > 0 && file[n-1] != '\n'; seen != visible {
 				t.Fatalf("cut at %d, %d zeros: read ends with %v", n, zeros, err)
 			}
-			err = s.Append("s", []streamlib.Event{event(t, "s", whole)})
+			err = s.Append("s", []streamlib.Event{newEvent("s", whole)})
 			if visible := zeros > 0 ||
 				n > 0 && file[n-1] != '\n'; visible != errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("cut at %d, %d zeros: append: %v", n, zeros, err)
@@ -387,6 +371,6 @@ func TestUnknownControlRecord(t *testing.T) {
 	events, err := read(s, "a", 0)
 	is.True(corrupt(err))
 	is.True(prefix(events, truth["a"]) && len(events) == 2)
-	is.True(errors.Is(s.Append("a", []streamlib.Event{event(t, "a", 2)}), streamlib.ErrUnavailable))
+	is.True(errors.Is(s.Append("a", []streamlib.Event{newEvent("a", 2)}), streamlib.ErrUnavailable))
 	is.Equal(fs.contents(path("a")), f[path("a")])
 }

@@ -29,6 +29,27 @@ func scripted(t *testing.T, o Options) *history {
 	return h
 }
 
+// opened is a scripted history whose store is open.
+func opened(t *testing.T, o Options) *history {
+	t.Helper()
+	h := scripted(t, o)
+	if err := h.open(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// once does something within the first operation of a kind on a path.
+func (h *history) once(kind, path string, do func()) {
+	h.watch = func(o op) outcome {
+		if o.kind == kind && o.path == path {
+			h.watch = nil
+			do()
+		}
+		return outcome{}
+	}
+}
+
 // open opens the store, which must succeed.
 func (h *history) open() error {
 	store, err := openStore(h.fs, h.options)
@@ -364,8 +385,7 @@ func TestKillBeforeJournalIsGone(t *testing.T) {
 func TestReadsAndDeletesGoOnWhenTheDiskIsFull(t *testing.T) {
 	is := is.New(t)
 	smallJournals(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	h.streams[1] = &truth{name: longName, states: []*state{{}}} // its deletion is longer than an append
 	a, b := h.streams[0], h.streams[1]
 	is.NoErr(h.append(a, h.sends(3), nil))
@@ -441,8 +461,7 @@ func TestOneFailureIsOne(t *testing.T) {
 			down := n == 0
 			for end := kill; end <= power; end++ {
 				is := is.New(t)
-				h := scripted(t, Options{MaxOpen: 1})
-				is.NoErr(h.open())
+				h := opened(t, Options{MaxOpen: 1})
 				a, b, c3 := h.streams[0], h.streams[1], &truth{name: "c", states: []*state{{}}}
 				h.streams = append(h.streams[:2], c3)
 				is.NoErr(h.append(a, h.sends(2), nil))
@@ -480,8 +499,7 @@ func TestOneFailureIsOne(t *testing.T) {
 // While no file can be made, those that need one cost the others no frame.
 func TestNoFrameForWhatCannotBeMade(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	a, b := h.streams[0], h.streams[1]
 	is.NoErr(h.append(a, h.sends(1), nil))
 	fails, syncs := true, 0
@@ -510,8 +528,7 @@ func TestReady(t *testing.T) {
 	is := is.New(t)
 	smallJournals(t)
 	var failed []error
-	h := scripted(t, Options{Failed: func(err error) { failed = append(failed, err) }})
-	is.NoErr(h.open())
+	h := opened(t, Options{Failed: func(err error) { failed = append(failed, err) }})
 	a := h.streams[0]
 	is.NoErr(h.store.Ready())
 	is.NoErr(h.append(a, h.sends(1), nil))

@@ -63,7 +63,7 @@ func openFolder(t *testing.T, dir string, o Options) *Store {
 
 var testTime = time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC)
 
-// newEvent is event without a test.
+// newEvent makes an event as a stream would.
 func newEvent(name string, o int) streamlib.Event {
 	record, _ := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage(strconv.Itoa(o)), testTime)
 	e, _ := streamlib.ParseRecord(record)
@@ -313,7 +313,7 @@ func TestEmptyFoldersLeftOut(t *testing.T) {
 		events, err := read(s, "a", 0)
 		is.NoErr(err)
 		is.True(prefix(events, truth["a"]))
-		is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", len(events))}))
+		is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", len(events))}))
 		is.NoErr(s.Close())
 	}
 }

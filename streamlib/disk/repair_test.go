@@ -55,8 +55,8 @@ func TestDamageIsRemembered(t *testing.T) {
 	_, err = read(s, "s", 0)
 	is.True(corrupt(err))
 	for i, kind := range []crash{kill, power, cold} {
-		is.True(errors.Is(s.Append("s", []streamlib.Event{event(t, "s", 5)}), streamlib.ErrUnavailable))
-		is.NoErr(s.Append("t", []streamlib.Event{event(t, "t", 1+i)}))
+		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
+		is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1+i)}))
 		info, err = s.Stat("s")
 		is.NoErr(err)
 		is.Equal(int(info.Tail), 5)
@@ -80,7 +80,7 @@ func TestDamageIsRemembered(t *testing.T) {
 	events, err := read(s, "s", 0)
 	is.NoErr(err)
 	is.True(len(events) == 1 && prefix(events, truth["s"]))
-	is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 1)}))
+	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 1)}))
 }
 
 // Whatever is left of a mark is one.
@@ -89,8 +89,8 @@ func TestMarkThatCannotBeRead(t *testing.T) {
 	f, _ := five(t)
 	s, fs, err := f.with(damagedDir+"/s.json", nil).open(Options{})
 	is.NoErr(err)
-	is.True(errors.Is(s.Append("s", []streamlib.Event{event(t, "s", 5)}), streamlib.ErrUnavailable))
-	is.NoErr(s.Append("t", []streamlib.Event{event(t, "t", 1)}))
+	is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
+	is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
 	fs.restart(kill)
 	said, err := repairOn(fs, false)
 	is.NoErr(err)
@@ -105,7 +105,7 @@ func TestDeletionEndsDamage(t *testing.T) {
 	for batch, err := range s.Read("s", 0, 5) { // who reads on has the former life
 		if len(batch) > 0 {
 			is.NoErr(s.Delete("s"))
-			is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 0)}))
+			is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 0)}))
 			continue
 		}
 		is.True(corrupt(err))
@@ -132,7 +132,7 @@ func TestDeletionEndsDamage(t *testing.T) {
 	s, err = openStore(fs, Options{})
 	is.NoErr(err)
 	is.Equal(len(s.Damaged()), 0)
-	is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 0)}))
+	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 0)}))
 }
 
 // On a full or read-only disk the damage is known for as long as the process lives, and written down when it is met
@@ -152,14 +152,14 @@ func TestMarkThatCannotBeWritten(t *testing.T) {
 		_, err = read(s, "s", 0)
 		is.True(corrupt(err))
 		fs.before = nil
-		is.NoErr(s.Append("t", []streamlib.Event{event(t, "t", 1)}))
-		is.True(errors.Is(s.Append("s", []streamlib.Event{event(t, "s", 5)}), streamlib.ErrUnavailable))
+		is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
+		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
 		_, err = read(s, "s", 0)
 		is.True(corrupt(err))
 		fs.restart(power)
 		s, err = openStore(fs, Options{})
 		is.NoErr(err)
-		is.True(errors.Is(s.Append("s", []streamlib.Event{event(t, "s", 5)}), streamlib.ErrUnavailable))
+		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
 	}
 }
 
@@ -175,7 +175,7 @@ func TestFailedReadIsNoDamage(t *testing.T) {
 	_, err = read(s, "s", 0)
 	is.True(errors.Is(err, syscall.EIO) && !corrupt(err))
 	fs.before = nil
-	is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 5)}))
+	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 5)}))
 	is.Equal(len(s.Damaged()), 0)
 }
 
@@ -190,7 +190,7 @@ func TestCopiesAreNotOverwritten(t *testing.T) {
 	is.NoErr(err)
 	s, err := openStore(fs, Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 1), event(t, "s", 2)}))
+	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 1), newEvent("s", 2)}))
 	is.NoErr(s.Close())
 	second := fs.files()[path("s")]
 	second = bytes.Replace(second, []byte(`"data":1`), []byte(`"data":7`), 1)
@@ -219,7 +219,7 @@ func TestCopiesOfRecoveryAreNotOverwritten(t *testing.T) {
 	f, _ := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
 	s, fs, err := f.open(Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", 2)}))
+	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 2)}))
 	f = fs.files()
 	end := len(bytes.TrimRight(f[journalPath(1)], "\x00"))
 	f[journalPath(1)] = append(f[journalPath(1)][:end], "a frame that was not finished"...)
@@ -242,8 +242,7 @@ func TestCopiesOfRecoveryAreNotOverwritten(t *testing.T) {
 // lives is a folder as a kill leaves it: s has a life of three events, is deleted, and has another of two.
 func lives(t *testing.T, before, after int) (files, []streamlib.Event) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	s := &truth{name: "s", states: []*state{{}}}
 	for i, n := range []int{before, after} {
 		if i == 1 {
@@ -343,8 +342,7 @@ func TestLivesAreNotMixed(t *testing.T) {
 	smallJournals(t)
 	for before := range 4 {
 		for after := range 8 {
-			h := scripted(t, Options{})
-			is.NoErr(h.open())
+			h := opened(t, Options{})
 			a := h.streams[0]
 			if before > 0 {
 				is.NoErr(h.append(a, h.sends(before), nil))
@@ -410,18 +408,6 @@ func TestSalvage(t *testing.T) {
 	is.Equal(names, []string{"s", "t"}) // what was salvaged is no stream
 }
 
-func event2024(t *testing.T, name string, o int) streamlib.Event {
-	record, err := streamlib.NewRecord(streamlib.Offset(o), name, json.RawMessage("1"), testTime)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := streamlib.ParseRecord(record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
 // A stream whose file cannot be opened has its own trouble: the others are listed, verified, repaired and served, and
 // start.
 func TestTroubleOfOneStream(t *testing.T) {
@@ -431,8 +417,8 @@ func TestTroubleOfOneStream(t *testing.T) {
 	for _, name := range []string{"a", longName} {
 		s, fs, err := f.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 2)})) // for the journal to go on with
-		is.NoErr(s.Append("b", []streamlib.Event{event(t, "b", 2)}))
+		is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 2)})) // for the journal to go on with
+		is.NoErr(s.Append("b", []streamlib.Event{newEvent("b", 2)}))
 		for _, failure := range []error{os.ErrPermission, syscall.EISDIR, syscall.EIO, syscall.ELOOP} {
 			fs.restart(kill)
 			g := fs.files()
@@ -452,13 +438,13 @@ func TestTroubleOfOneStream(t *testing.T) {
 			events, err := read(s, "b", 0)
 			is.NoErr(err)
 			is.Equal(len(events), 3)
-			is.NoErr(s.Append("b", []streamlib.Event{event(t, "b", 3)}))
+			is.NoErr(s.Append("b", []streamlib.Event{newEvent("b", 3)}))
 			_, err = s.List("", "", 0)
 			is.NoErr(err)
 			_, err = read(s, name, 0)
 			is.True(err != nil)
 			is.True(!strings.Contains(err.Error(), "append"))
-			is.True(errors.Is(s.Append(name, []streamlib.Event{event(t, name, 3)}), streamlib.ErrUnavailable))
+			is.True(errors.Is(s.Append(name, []streamlib.Event{newEvent(name, 3)}), streamlib.ErrUnavailable))
 			is.NoErr(s.Close())
 			_, err = repairOn(denied, false)
 			is.True(err != nil) // it cannot be, and says so behind all the others
@@ -468,7 +454,7 @@ func TestTroubleOfOneStream(t *testing.T) {
 			events, err = read(s, name, 0)
 			is.NoErr(err)
 			is.True(len(events) == 3 && prefix(events[:2], truth[name]))
-			is.NoErr(s.Append(name, []streamlib.Event{event(t, name, 3)})) // nobody had to repair what was not damaged
+			is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 3)})) // nobody had to repair what was not damaged
 		}
 	}
 }
@@ -499,16 +485,16 @@ func TestChangedFile(t *testing.T) {
 		for _, evicted := range []bool{false, true} {
 			s, fs, err := f.open(Options{MaxOpen: 1})
 			is.NoErr(err)
-			is.NoErr(s.Append("s", []streamlib.Event{event(t, "s", 5)}))
+			is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 5)}))
 			if evicted {
-				is.NoErr(s.Append("t", []streamlib.Event{event(t, "t", 1)}))
+				is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
 				_, err = s.Stat("t")
 				is.NoErr(err)
 			}
 			c.do(fs)
 			left := fs.contents(path("s"))
 			for range 2 {
-				err = s.Append("s", []streamlib.Event{event(t, "s", 6)})
+				err = s.Append("s", []streamlib.Event{newEvent("s", 6)})
 				if !errors.Is(err, streamlib.ErrUnavailable) && !(evicted && isConflict(err)) {
 					t.Fatalf("%s, evicted %v: append: %v", c.name, evicted, err)
 				}

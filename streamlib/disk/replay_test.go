@@ -14,8 +14,7 @@ import (
 func TestKillBetweenSyncAndApply(t *testing.T) {
 	is := is.New(t)
 	for _, name := range []int{0, 1} { // a stream that is there, and one that is not
-		h := scripted(t, Options{})
-		is.NoErr(h.open())
+		h := opened(t, Options{})
 		is.NoErr(h.append(h.streams[0], h.sends(2), nil))
 		s := h.streams[name]
 		kind := "write"
@@ -85,8 +84,7 @@ func TestDeleteAndMakeAgain(t *testing.T) {
 	is := is.New(t)
 	for _, o := range []Options{{}, {JournalSize: 1}} { // in one journal, and across several
 		for _, applied := range []crash{kill, power} {
-			h := scripted(t, o)
-			is.NoErr(h.open())
+			h := opened(t, o)
 			a := h.streams[0]
 			for range 3 {
 				is.NoErr(h.append(a, h.sends(3), nil))
@@ -107,8 +105,7 @@ func TestDeleteAndMakeAgain(t *testing.T) {
 // given up.
 func TestDamagedPrefix(t *testing.T) {
 	is := is.New(t)
-	h := scripted(t, Options{})
-	is.NoErr(h.open())
+	h := opened(t, Options{})
 	for _, s := range h.streams {
 		is.NoErr(h.append(s, h.sends(2), nil))
 	}
@@ -141,7 +138,7 @@ func TestDamagedPrefix(t *testing.T) {
 			if !corrupt(err) || len(events) > 2 {
 				t.Fatalf("%s: read yields%s, %v", what, brief(events), err)
 			}
-			err = s.Append("a", []streamlib.Event{event(t, "a", 3)})
+			err = s.Append("a", []streamlib.Event{newEvent("a", 3)})
 			if !errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("%s: append: %v", what, err)
 			}
@@ -151,7 +148,7 @@ func TestDamagedPrefix(t *testing.T) {
 			is.NoErr(err)
 		}
 		is.NoErr(s.Delete("a")) // which is the other way on
-		is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", 0)}))
+		is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 0)}))
 	}
 	// The file gone altogether.
 	gone := maps.Clone(f)
@@ -168,7 +165,7 @@ func TestDamagedPrefixCrash(t *testing.T) {
 	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2); add("b", 1) })
 	s, fs, err := f.open(Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("a", []streamlib.Event{event(t, "a", 2)}))
+	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 2)}))
 	f = fs.files()
 	f[path("a")] = bytes.Replace(f[path("a")], []byte(`"n":1`), []byte(`"n":9`), 1)
 	want := bytes.SplitAfter(f[path("a")], []byte("\n"))[2]
@@ -207,8 +204,7 @@ func TestStartOnFullDisk(t *testing.T) {
 	is := is.New(t)
 	smallJournals(t)
 	for _, closed := range []bool{true, false} {
-		h := scripted(t, Options{})
-		is.NoErr(h.open())
+		h := opened(t, Options{})
 		a, b := h.streams[0], h.streams[1]
 		is.NoErr(h.append(a, h.sends(3), nil))
 		is.NoErr(h.append(b, h.sends(3), nil))
@@ -240,8 +236,7 @@ func TestStartOnFullDisk(t *testing.T) {
 func TestFailedSyncThenWarmCache(t *testing.T) {
 	is := is.New(t)
 	for _, reached := range []effect{without, partly, wholly} {
-		h := scripted(t, Options{})
-		is.NoErr(h.open())
+		h := opened(t, Options{})
 		a := h.streams[0]
 		is.NoErr(h.append(a, h.sends(2), nil))
 		h.watch = func(o op) outcome {
