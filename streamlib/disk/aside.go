@@ -76,15 +76,11 @@ func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
 	if m.Unreplayed == "" {
 		return false, nil
 	}
-	kept, err := s.fs.open(m.Unreplayed, os.O_RDONLY)
+	kept, size, err := openSized(s.fs, m.Unreplayed)
 	if err != nil {
 		return false, err
 	}
 	defer kept.close()
-	size, err := kept.size()
-	if err != nil {
-		return false, err
-	}
 	line, err := (&scanner{f: kept, size: size, chunk: 4 << 10}).next()
 	if err != nil {
 		return false, err

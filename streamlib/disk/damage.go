@@ -58,17 +58,8 @@ func (s *Store) loadMarks() error {
 }
 
 func (s *Store) readMark(path string) (*mark, error) {
-	f, err := s.fs.open(path, os.O_RDONLY)
+	b, err := readStart(s.fs, path, 64<<10)
 	if err != nil {
-		return nil, err
-	}
-	defer f.close()
-	size, err := f.size()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, min(size, 64<<10))
-	if _, err := f.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
 	record, err := unseal(b)
@@ -156,16 +147,11 @@ func (s *Store) writeMark(m *mark, path string) error {
 	if err := errors.Join(s.fs.mkdir(damagedDir), s.fs.syncDir(".")); err != nil {
 		return err
 	}
-	made := path + ".new" // a part of a mark would be one that only repair takes away
-	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
+	// A part of a mark would be one that only repair takes away.
+	if err := writeWhole(s.fs, path, appendLine(nil, record[:len(record)-1])); err != nil {
 		return err
 	}
-	_, err = f.WriteAt(appendLine(nil, record[:len(record)-1]), 0)
-	if err = errors.Join(err, f.sync(), f.close()); err != nil {
-		return err
-	}
-	return errors.Join(s.fs.rename(made, path), s.fs.syncDir(damagedDir))
+	return s.fs.syncDir(damagedDir)
 }
 
 // unmark lets the stream take appends again: it was deleted or mended.

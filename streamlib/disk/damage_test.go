@@ -81,6 +81,13 @@ func write(
 }
 
 // read returns what a stream yields from an offset on.
+// twoStreams are appends to write.
+func twoStreams(add func(string, int)) {
+	add("s", 2)
+	add("t", 1)
+	add("s", 3)
+}
+
 func read(s *Store, name string, from streamlib.Offset) (events []streamlib.Event, err error) {
 	for batch, e := range s.Read(name, from, streamlib.MaxOffset) {
 		events, err = append(events, batch...), e
@@ -257,11 +264,7 @@ func TestFlippedByteInJournal(t *testing.T) {
 	smallJournals(t)
 	is := is.New(t)
 	for _, applied := range []bool{false, true} {
-		f, truth := write(t, Options{}, applied, false, func(add func(string, int)) {
-			add("s", 2)
-			add("t", 1)
-			add("s", 3)
-		})
+		f, truth := write(t, Options{}, applied, false, twoStreams)
 		file := f[journalPath(1)]
 		end := len(bytes.TrimRight(file, "\x00"))
 		last := bytes.LastIndex(file, []byte(frameHead))
@@ -333,11 +336,7 @@ func TestCutJournal(t *testing.T) {
 	smallJournals(t)
 	is := is.New(t)
 	for _, applied := range []bool{false, true} {
-		f, truth := write(t, Options{}, applied, false, func(add func(string, int)) {
-			add("s", 2)
-			add("t", 1)
-			add("s", 3)
-		})
+		f, truth := write(t, Options{}, applied, false, twoStreams)
 		file := f[journalPath(1)]
 		end := len(bytes.TrimRight(file, "\x00"))
 		for n := end; n >= 0; n -= stride(1, 7) {

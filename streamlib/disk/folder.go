@@ -64,17 +64,8 @@ func (s *Store) prepareFolder() error {
 
 // checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.
 func (s *Store) checkFormat() error {
-	f, err := s.fs.open(formatFile, os.O_RDONLY)
+	b, err := readStart(s.fs, formatFile, 100)
 	if err != nil {
-		return err
-	}
-	defer f.close()
-	size, err := f.size()
-	if err != nil {
-		return err
-	}
-	b := make([]byte, min(size, 100))
-	if _, err := f.ReadAt(b, 0); err != nil {
 		return err
 	}
 	if string(b) != format {
@@ -96,16 +87,7 @@ func (s *Store) makeFolder() error {
 	if err := syncNames(); err != nil {
 		return err
 	}
-	made := formatFile + ".new"
-	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte(format), 0)
-	if err = errors.Join(err, f.sync(), f.close()); err != nil {
-		return err
-	}
-	if err := s.fs.rename(made, formatFile); err != nil {
+	if err := writeWhole(s.fs, formatFile, []byte(format)); err != nil {
 		return err
 	}
 	return syncNames()

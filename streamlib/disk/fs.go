@@ -43,6 +43,43 @@ type file interface {
 	close() error
 }
 
+// openSized opens a file to read what it has now.
+func openSized(fsys fsys, path string) (f file, size int64, err error) {
+	if f, err = fsys.open(path, os.O_RDONLY); err != nil {
+		return nil, 0, err
+	}
+	if size, err = f.size(); err != nil {
+		return nil, 0, errors.Join(err, f.close())
+	}
+	return f, size, nil
+}
+
+// readStart returns what a file begins with, at most so many bytes.
+func readStart(fsys fsys, path string, most int64) ([]byte, error) {
+	f, size, err := openSized(fsys, path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	b := make([]byte, min(size, most))
+	_, err = f.ReadAt(b, 0)
+	return b, err
+}
+
+// writeWhole gives a file its name when it has its bytes, durably. The caller makes the name durable.
+func writeWhole(fsys fsys, path string, b []byte) error {
+	made := path + ".new"
+	f, err := fsys.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err = errors.Join(err, f.sync(), f.close()); err != nil {
+		return err
+	}
+	return fsys.rename(made, path)
+}
+
 // osFS is a folder of the operating system.
 type osFS struct {
 	dir  string

@@ -111,18 +111,14 @@ func (c *conversion) olderName(file string) (string, error) {
 		return "", nil
 	}
 	path := streamsDir + "/" + file
-	f, err := c.fs.open(path, os.O_RDONLY)
+	f, size, err := openSized(c.fs, path)
 	if errors.Is(err, fs.ErrNotExist) || err != nil && isCorrupt(noFile(path, err)) {
 		return "", nil
 	} else if err != nil {
 		return "", err
 	}
 	defer f.close()
-	if older, err := isOlderForm(f); err != nil || !older {
-		return "", err
-	}
-	size, err := f.size()
-	if err != nil {
+	if older, err := isOlderForm(f, size); err != nil || !older {
 		return "", err
 	}
 	r := &failing{r: io.NewSectionReader(f, 0, size)}
@@ -159,15 +155,11 @@ func (c *conversion) clear(path string) (found bool, err error) {
 // writeLines writes the events of the older file to one at made, durably. Where it is damaged these are the ones
 // before the damage, which it returns, and a copy of it is kept.
 func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err error) {
-	old, err := c.fs.open(from, os.O_RDONLY)
+	old, size, err := openSized(c.fs, from)
 	if err != nil {
 		return nil, err
 	}
 	defer old.close()
-	size, err := old.size()
-	if err != nil {
-		return nil, err
-	}
 	f, err := c.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, err
@@ -199,15 +191,11 @@ func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err er
 
 // isFree tells whether nothing is at path, or what was made for it already.
 func (c *conversion) isFree(path, made string) (bool, error) {
-	f, err := c.fs.open(made, os.O_RDONLY)
+	f, size, err := openSized(c.fs, made)
 	if err != nil {
 		return false, err
 	}
 	defer f.close()
-	size, err := f.size()
-	if err != nil {
-		return false, err
-	}
 	there, err := c.sameBytes(io.NewSectionReader(f, 0, size), size, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -236,11 +224,7 @@ func (c *conversion) removeDone() error {
 }
 
 // isOlderForm tells whether the file begins like {"events":[…]}, the form of the first implementation.
-func isOlderForm(f file) (bool, error) {
-	size, err := f.size()
-	if err != nil {
-		return false, err
-	}
+func isOlderForm(f file, size int64) (bool, error) {
 	b := make([]byte, min(size, 64))
 	if _, err := f.ReadAt(b, 0); err != nil {
 		return false, err

@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"slices"
 	"strings"
 
@@ -117,17 +116,13 @@ func (s *Store) streamName(file string) (string, error) {
 	if !hashed {
 		return name, nil
 	}
-	f, err := s.fs.open(streamsDir+"/"+file, os.O_RDONLY)
+	f, size, err := openSized(s.fs, streamsDir+"/"+file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {
 		return "", err
 	}
 	defer f.close()
-	size, err := f.size()
-	if err != nil {
-		return "", err
-	}
 	for lines := (scanner{f: f, size: size, chunk: 4 << 10}); ; {
 		line, err := lines.next()
 		if err == io.EOF {

@@ -73,13 +73,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	lock, err := Lock(dir)
+	lock, root, err := take(dir)
 	if err != nil {
 		return nil, err
-	}
-	root, err := openFS(dir)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
 	}
 	s, err := openStore(root, o)
 	if err != nil {
@@ -88,6 +84,17 @@ func Open(dir string, o Options) (*Store, error) {
 	s.lock = lock
 	s.running.Go(s.checkpoints)
 	return s, nil
+}
+
+// take opens the folder and takes it for this process.
+func take(dir string) (lock io.Closer, root fsys, err error) {
+	if lock, err = Lock(dir); err != nil {
+		return nil, nil, err
+	}
+	if root, err = openFS(dir); err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
+	return lock, root, nil
 }
 
 // openStore is Open on any file system, without the goroutine: the caller steps the checkpoints.

@@ -111,13 +111,9 @@ func (sum *Summary) note(err error) error {
 
 // offline takes the folder without opening it.
 func offline(dir string) (*Store, error) {
-	lock, err := Lock(dir)
+	lock, root, err := take(dir)
 	if err != nil {
 		return nil, err
-	}
-	root, err := openFS(dir)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
 	}
 	s := newStore(root, Options{})
 	s.lock = lock
@@ -162,7 +158,7 @@ func (s *Store) openFile(file string) (*log, error) {
 // verify reads the stream's file, and what the journals have for it, as replay would.
 func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
 	if s.unconverted {
-		if older, err := isOlderForm(l.file); err != nil {
+		if older, err := isOlderForm(l.file, l.size); err != nil {
 			return err
 		} else if older {
 			sum.Bytes += l.size
