@@ -198,7 +198,7 @@ func (s *core) store(batch []*appending) error {
 	if tail == 0 {
 		s.shared.making.Store(s.name, nil)
 	}
-	if err := s.storage.Append(s.name, events); err != nil {
+	if err := s.storage.Commit(context.Background(), s.name, Change{Events: events}); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -248,7 +248,7 @@ func (s *core) remove() error {
 		s.deleting = nil
 		close(done)
 	}()
-	if err = s.storage.Delete(s.name); err != nil {
+	if err = s.storage.Commit(context.Background(), s.name, Change{Delete: true}); err != nil {
 		return fmt.Errorf("delete %q: %w", s.name, err)
 	}
 	return nil

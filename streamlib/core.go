@@ -88,7 +88,7 @@ func (s *core) load() error {
 }
 
 func (s *core) reload() error {
-	info, err := s.storage.Stat(s.name)
+	info, err := s.storage.Stat(context.Background(), s.name)
 	switch {
 	case err != nil:
 		return err
@@ -100,7 +100,7 @@ func (s *core) reload() error {
 		return fmt.Errorf("the storage lost events: its tail is %d, it was %d", info.Tail, s.tail)
 	}
 	if s.tail < info.Tail {
-		for events, err := range s.storage.Read(s.name, s.tail, info.Tail) {
+		for events, err := range s.storage.Read(context.Background(), s.name, s.tail, info.Tail) {
 			if err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ func (s *core) Stat(ctx context.Context) (info Info, err error) {
 		s.mu.Lock()
 		life := s.life
 		s.mu.Unlock()
-		if info, err = s.storage.Stat(s.name); err == nil {
+		if info, err = s.storage.Stat(ctx, s.name); err == nil {
 			info, again, err = s.readable(info, life)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // faulty is a memory storage whose calls a test can take into its own hands.
 type faulty struct {
-	streamlib.Storage
+	sound
 	append func(name string, events []streamlib.Event) error
 	delete func(name string) error
 	stat   func(name string) (streamlib.Info, error)
@@ -26,21 +26,46 @@ type faulty struct {
 }
 
 func newFaulty() *faulty {
-	memory := memory.New()
-	return &faulty{memory, memory.Append, memory.Delete, memory.Stat, memory.Read}
+	f := &faulty{sound: sound{memory.New()}}
+	f.heal()
+	return f
 }
 
-func (f *faulty) Append(name string, events []streamlib.Event) error { return f.append(name, events) }
-func (f *faulty) Delete(name string) error                           { return f.delete(name) }
-func (f *faulty) Stat(name string) (streamlib.Info, error)           { return f.stat(name) }
+func (f *faulty) Commit(_ context.Context, name string, c streamlib.Change) error {
+	if c.Delete {
+		return f.delete(name)
+	}
+	return f.append(name, c.Events)
+}
 
-func (f *faulty) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+func (f *faulty) Stat(_ context.Context, name string) (streamlib.Info, error) { return f.stat(name) }
+
+func (f *faulty) Read(
+	_ context.Context, name string, from, to streamlib.Offset,
+) iter.Seq2[[]streamlib.Event, error] {
 	return f.read(name, from, to)
+}
+
+// sound is what faulty does where no test has a hand in it.
+type sound struct{ streamlib.Storage }
+
+func (s sound) append(name string, events []streamlib.Event) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Events: events})
+}
+
+func (s sound) delete(name string) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Delete: true})
+}
+
+func (s sound) stat(name string) (streamlib.Info, error) { return s.Stat(context.Background(), name) }
+
+func (s sound) read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+	return s.Read(context.Background(), name, from, to)
 }
 
 // heal makes it a sound storage again.
 func (f *faulty) heal() {
-	f.append, f.delete, f.stat, f.read = f.Storage.Append, f.Storage.Delete, f.Storage.Stat, f.Storage.Read
+	f.append, f.delete, f.stat, f.read = f.sound.append, f.sound.delete, f.sound.stat, f.sound.read
 }
 
 func (f *faulty) stream(name string) streamlib.Stream {
@@ -64,7 +89,7 @@ func TestFailingCommit(t *testing.T) {
 				storage.append = func(name string, events []streamlib.Event) error {
 					<-first // while the others queue
 					storage.append = func(string, []streamlib.Event) error { return fail() }
-					return storage.Storage.Append(name, events)
+					return storage.sound.append(name, events)
 				}
 				s := storage.stream("orders")
 				var history streamtest.Recorder
@@ -143,7 +168,7 @@ func TestOpenOutcome(t *testing.T) {
 			_, err := add(3 * round)
 			is.NoErr(err)
 			storage.append = func(name string, events []streamlib.Event) error {
-				is.NoErr(storage.Storage.Append(name, events))
+				is.NoErr(storage.sound.append(name, events))
 				return errDisk
 			}
 			_, err = add(3*round + 1)
@@ -190,7 +215,7 @@ func TestDeleteUnderWay(t *testing.T) {
 				is.NoErr(err)
 				gone := make(chan bool)
 				storage.delete = func(name string) error {
-					is.NoErr(storage.Storage.Delete(name))
+					is.NoErr(storage.sound.delete(name))
 					<-gone
 					return test.result
 				}
@@ -237,7 +262,7 @@ func TestNextLife(t *testing.T) {
 			storage.heal()
 			is.NoErr(s.Delete(t.Context()))
 			is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("4", "5", "6", "7")})))
-			return storage.Read(name, from, to)
+			return storage.sound.read(name, from, to)
 		}
 		for batch, err := range events {
 			if len(batch) > 0 || !errors.Is(err, streamlib.ErrDeleted) {
@@ -288,7 +313,7 @@ func TestPanicBeforeADeletion(t *testing.T) {
 		storage.append = func(name string, events []streamlib.Event) error {
 			<-first // while the others queue
 			storage.append = func(string, []streamlib.Event) error { panic("a bug in the storage") }
-			return storage.Storage.Append(name, events)
+			return storage.sound.append(name, events)
 		}
 		s := storage.stream("orders")
 		add := func() error { return last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})) }
@@ -352,7 +377,7 @@ func TestPanickingStorage(t *testing.T) {
 			t.Run(name+" with a panic in "+where, func(t *testing.T) {
 				is := is.New(t)
 				storage.heal()
-				is.NoErr(storage.Delete("orders"))
+				is.NoErr(storage.delete("orders"))
 				is.NoErr(last2(storage.stream("orders").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})))
 				s := storage.stream("orders")
 				breaks()
@@ -377,7 +402,7 @@ func TestStatFails(t *testing.T) {
 	storage.stat = func(string) (streamlib.Info, error) { return streamlib.Info{}, corrupt }
 	storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 		return func(yield func([]streamlib.Event, error) bool) {
-			for batch, err := range storage.Storage.Read(name, from, min(to, 2)) {
+			for batch, err := range storage.sound.read(name, from, min(to, 2)) {
 				if !yield(batch, err) {
 					return
 				}

@@ -126,7 +126,7 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 		return from, nil
 	}
 	var failed error
-	for events, err := range s.storage.Read(s.name, from, to) {
+	for events, err := range s.storage.Read(ctx, s.name, from, to) {
 		if failed = err; failed != nil {
 			break
 		}

@@ -120,7 +120,7 @@ func TestSmallKeyWindowsStay(t *testing.T) {
 	var reads atomic.Int64
 	storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 		reads.Add(1)
-		return storage.Storage.Read(name, from, to)
+		return storage.sound.read(name, from, to)
 	}
 	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
 	for round := range 2 {
@@ -151,14 +151,14 @@ func TestKeysAreReadOutsideTheLock(t *testing.T) {
 						loads++
 					}
 					if from > 0 || to == 1 || loads > 1 {
-						return storage.Storage.Read(name, from, to)
+						return storage.sound.read(name, from, to)
 					}
 					return func(yield func([]streamlib.Event, error) bool) {
 						if <-onDisk; fails != nil {
 							yield(nil, fails)
 							return
 						}
-						storage.Storage.Read(name, from, to)(yield)
+						storage.sound.read(name, from, to)(yield)
 					}
 				}
 				ctx, leave := context.WithCancel(t.Context())
@@ -229,7 +229,7 @@ func TestKeyInFlight(t *testing.T) {
 		add(streamlib.Batch{})
 		storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 			<-onDisk
-			return storage.Storage.Read(name, from, to)
+			return storage.sound.read(name, from, to)
 		}
 		all.Go(func() { add(streamlib.Batch{Key: "other"}) })
 		synctest.Wait()

@@ -49,7 +49,7 @@ func (m *Manager) List(ctx context.Context, prefix, after string, limit int) (na
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		page, err := m.storage.List(prefix, after, max(limit-len(names), 0))
+		page, err := m.storage.List(ctx, prefix, after, max(limit-len(names), 0))
 		if err != nil {
 			return nil, err
 		}

@@ -142,7 +142,7 @@ func TestNoWayAroundHooks(t *testing.T) {
 		_, vetoed := errors.AsType[*streamlib.HookError](err)
 		is.True(vetoed)
 	}
-	listed, err := storage.List("", "", 0)
+	listed, err := storage.List(t.Context(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(len(listed), 0)
 }
@@ -394,7 +394,7 @@ func TestOpenOutcomeForAll(t *testing.T) {
 			is.NoErr(add("0"))
 			for round := range 3 {
 				storage.append = func(name string, events []streamlib.Event) error {
-					is.NoErr(storage.Storage.Append(name, events))
+					is.NoErr(storage.sound.append(name, events))
 					return errDisk
 				}
 				if drop {
@@ -459,7 +459,7 @@ func TestStorageLosesEvents(t *testing.T) {
 	}
 	live, stop := iter.Pull2(s.Subscribe(t.Context(), 2))
 	defer stop()
-	is.NoErr(storage.Storage.Delete("orders")) // by somebody else
+	is.NoErr(storage.sound.delete("orders")) // by somebody else
 	is.True(errors.Is(add(streamlib.Batch{}), streamlib.ErrUnavailable))
 	_, err, _ := live()
 	is.True(err != nil)
@@ -467,20 +467,20 @@ func TestStorageLosesEvents(t *testing.T) {
 	refused()
 	useOthers(t, m)
 	refused()
-	is.NoErr(storage.Storage.Append("orders", kept[:1])) // a part of it comes back
+	is.NoErr(storage.sound.append("orders", kept[:1])) // a part of it comes back
 	refused()
-	is.NoErr(storage.Storage.Append("orders", kept[1:])) // all of it
+	is.NoErr(storage.sound.append("orders", kept[1:])) // all of it
 	is.NoErr(add(streamlib.Batch{}))
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 4)
 
-	is.NoErr(storage.Storage.Delete("orders"))
+	is.NoErr(storage.sound.delete("orders"))
 	refused()
 	is.NoErr(s.Delete(t.Context())) // now it is meant
 	is.NoErr(add(streamlib.Batch{IfTail: new(streamlib.Offset)}))
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 2)
 
 	more := append(slices.Clone(kept), event(t, 2, "orders", "3"))
-	is.NoErr(storage.Storage.Append("orders", more[2:])) // one more than is known, as of a writer who came late
+	is.NoErr(storage.sound.append("orders", more[2:])) // one more than is known, as of a writer who came late
 	is.True(errors.Is(add(streamlib.Batch{}), streamlib.ErrUnavailable))
 	is.NoErr(add(streamlib.Batch{IfTail: new(streamlib.Offset(3))}))
 }
@@ -511,12 +511,12 @@ func TestListWhileMade(t *testing.T) {
 	}
 	look()
 	storage.append = func(name string, events []streamlib.Event) error {
-		err := storage.Storage.Append(name, events)
+		err := storage.sound.append(name, events)
 		if name == "b" {
-			storage.append = storage.Storage.Append
+			storage.append = storage.sound.append
 			look()
 			storage.append = func(name string, events []streamlib.Event) error {
-				err := storage.Storage.Append(name, events)
+				err := storage.sound.append(name, events)
 				look() // neither b nor d
 				return err
 			}

@@ -1,6 +1,7 @@
 package streamlib
 
 import (
+	"context"
 	"iter"
 	"time"
 )
@@ -11,32 +12,37 @@ import (
 // A name that was never appended to, or was deleted, is an empty stream: reading it creates nothing and is no
 // error.
 type Storage interface {
-	// Append adds events to the stream, all or none. When it returns nil they are durable: they survive a crash of the
-	// process, of the machine, and the loss of power. The first event's offset must be the tail, else the error is
-	// *ConflictError. Other errors that promise that nothing was stored wrap ErrFull, ErrUnavailable or ErrTooLarge; the outcome
+	// Commit makes the change, all of it or nothing. When it returns nil the change is durable: it survives a crash of
+	// the process, of the machine, and the loss of power. Where the first event's offset is not the tail, the error is
+	// *ConflictError. Other errors that promise that nothing was changed wrap ErrFull, ErrUnavailable, ErrTooLarge or
+	// ErrInvalid, or are the context's, which is looked at before the change joins a commit and not after; the outcome
 	// of the rest is open. It keeps no reference to events' memory unless it is the memory storage.
-	Append(name string, events []Event) error
+	Commit(ctx context.Context, name string, c Change) error
 
 	// Read yields the durable events with offsets in [from, to), as far as there are any, in batches as they come off
-	// the disk. It ends without an error at the tail, and with *CorruptError where the stored form is damaged. The caller
-	// may keep what is yielded.
-	Read(name string, from, to Offset) iter.Seq2[[]Event, error]
+	// the disk. It ends without an error at the tail, and with *CorruptError where the stored form is damaged. A
+	// context that is done ends it with its cause. The caller may keep what is yielded.
+	Read(ctx context.Context, name string, from, to Offset) iter.Seq2[[]Event, error]
 
 	// Stat returns what is known of the stream without reading through it; *CorruptError where damage hides the tail.
-	Stat(name string) (Info, error)
+	Stat(ctx context.Context, name string) (Info, error)
 
 	// List returns in byte order the names of up to limit streams (all where it is 0 or less) that begin with
 	// prefix and are behind after.
-	List(prefix, after string, limit int) ([]string, error)
+	List(ctx context.Context, prefix, after string, limit int) ([]string, error)
 
 	// Damaged returns the streams that are known to be damaged, sorted by name, with no more than Name and Damage. It does not look for any.
 	Damaged() []Info
 
-	// Delete removes the stream, durably when it returns nil. The next Append starts again at offset 0.
-	Delete(name string) error
-
-	// Close ends the use of the storage. Appends after it fail with ErrUnavailable.
+	// Close ends the use of the storage. Commits after it fail with ErrUnavailable.
 	Close() error
+}
+
+// A Change is what one commit does to a stream: it appends, or it deletes. One that does neither changes nothing, and one
+// that does both is ErrInvalid.
+type Change struct {
+	Events []Event // to append; the offset of the first must be the tail
+	Delete bool    // the stream with its events; the next events start again at offset 0
 }
 
 // Info describes a stream.

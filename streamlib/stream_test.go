@@ -95,7 +95,7 @@ func TestGroupCommit(t *testing.T) {
 			}
 			commits = append(commits, data)
 			<-onDisk
-			return storage.Storage.Append(name, events)
+			return storage.sound.append(name, events)
 		}
 		var callers sync.WaitGroup
 		call := func(do func() error) {
@@ -138,7 +138,7 @@ func TestConditionsInOneCommit(t *testing.T) {
 		onDisk := make(chan bool)
 		storage.append = func(name string, events []streamlib.Event) error {
 			<-onDisk
-			return storage.Storage.Append(name, events)
+			return storage.sound.append(name, events)
 		}
 		var callers sync.WaitGroup
 		for i, test := range []struct{ ifTail, at, tail streamlib.Offset }{
@@ -201,7 +201,7 @@ func countingReads() (*faulty, *atomic.Int32) {
 	storage, reads := newFaulty(), new(atomic.Int32)
 	storage.read = func(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 		reads.Add(1)
-		return storage.Storage.Read(name, from, to)
+		return storage.sound.read(name, from, to)
 	}
 	return storage, reads
 }

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -229,7 +230,7 @@ func TestJournalOfManyStreams(t *testing.T) {
 	h := opened(t, o)
 	for i := range streams {
 		name := fmt.Sprint("s", i)
-		is.NoErr(h.store.Append(name, []streamlib.Event{newEvent(name, 0)}))
+		is.NoErr(put(h.store, name, newEvent(name, 0)))
 		is.True(h.fs.handles <= o.MaxOpen+4)
 	}
 	h.fs.restart(kill)
@@ -238,11 +239,11 @@ func TestJournalOfManyStreams(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(h.fs.handles, 0)
 	is.True(count.n < 10) // it is told, and not once a stream
-	names, err := s.List("", "", 0)
+	names, err := listed(s, "", "", 0)
 	is.NoErr(err)
 	is.Equal(len(names), streams)
 	for i := range streams {
-		is.NoErr(s.Append(fmt.Sprint("s", i), []streamlib.Event{newEvent(fmt.Sprint("s", i), 1)}))
+		is.NoErr(put(s, fmt.Sprint("s", i), newEvent(fmt.Sprint("s", i), 1)))
 	}
 	count.n = 0
 	is.NoErr(s.Close())
@@ -257,8 +258,8 @@ func TestStuckReadersLeaveRoom(t *testing.T) {
 	a, b := h.streams[0], h.streams[1]
 	for i := range 8 {
 		name := fmt.Sprint("other", i)
-		is.NoErr(h.store.Append(name, []streamlib.Event{newEvent(name, 0)}))
-		next, stop := iter.Pull2(h.store.Read(name, 0, 1))
+		is.NoErr(put(h.store, name, newEvent(name, 0)))
+		next, stop := iter.Pull2(h.store.Read(context.Background(), name, 0, 1))
 		_, err, ok := next()
 		is.True(ok && err == nil)
 		defer stop()

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,24 +33,26 @@ const (
 	ends                // all committing
 )
 
-func (s *Store) Append(name string, events []streamlib.Event) error {
-	if len(events) == 0 {
+func (s *Store) Commit(ctx context.Context, name string, c streamlib.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r := &request{kind: adds, name: name, events: c.Events}
+	switch {
+	case c.Delete && len(c.Events) > 0:
+		return fmt.Errorf("%w change of %q: it appends and deletes", streamlib.ErrInvalid, name)
+	case c.Delete:
+		r.kind, r.size = deletes, streamlib.MaxBatch // a frame of its own
+	case len(c.Events) == 0:
 		return nil
 	}
-	r := &request{kind: adds, name: name, events: events}
-	for _, e := range events {
+	for _, e := range c.Events {
 		line := len(e.Record()) + sealLen
 		if r.size += line; line > maxLine || r.size > maxFrame {
 			return fmt.Errorf("append %q: %w: a line has at most %d bytes, and what is appended at once %d",
 				name, streamlib.ErrTooLarge, maxLine, maxFrame)
 		}
 	}
-	s.commits.Do(r)
-	return r.err
-}
-
-func (s *Store) Delete(name string) error {
-	r := &request{kind: deletes, name: name, size: streamlib.MaxBatch} // a frame of its own
 	s.commits.Do(r)
 	return r.err
 }

@@ -104,20 +104,20 @@ func TestDeleteLeavesOthersFiles(t *testing.T) {
 		s, _, err := files{}.open(Options{})
 		is.NoErr(err)
 		for _, name := range pair {
-			is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 0)}))
+			is.NoErr(put(s, name, newEvent(name, 0)))
 		}
-		is.NoErr(s.Delete(pair[1]))
+		is.NoErr(drop(s, pair[1]))
 		events, err := read(s, pair[0], 0)
 		is.NoErr(err)
 		is.Equal(len(events), 1)
-		is.NoErr(s.Append(pair[0], []streamlib.Event{newEvent(pair[0], 1)}))
+		is.NoErr(put(s, pair[0], newEvent(pair[0], 1)))
 
 		// Nor is it taken where it has the older form.
 		older := fmt.Sprintf(olderOne, pair[0])
 		s, _, err = files{path(pair[0]): []byte(older)}.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(pair[1], []streamlib.Event{newEvent(pair[1], 0)}))
-		is.NoErr(s.Delete(pair[1]))
+		is.NoErr(put(s, pair[1], newEvent(pair[1], 0)))
+		is.NoErr(drop(s, pair[1]))
 		events, err = read(s, pair[0], 0)
 		is.NoErr(err)
 		is.Equal(len(events), 1)
@@ -200,8 +200,8 @@ func TestLongestName(t *testing.T) {
 	} {
 		s, fs, err := files{}.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 0)}))
-		names, err := s.List("", "", 0)
+		is.NoErr(put(s, name, newEvent(name, 0)))
+		names, err := listed(s, "", "", 0)
 		is.NoErr(err)
 		is.Equal(names, []string{name})
 		fs.restart(power)
@@ -213,8 +213,8 @@ func TestLongestName(t *testing.T) {
 		for p := range fs.files() {
 			is.True(len(p)-len("streams/") < 255-len(".unreplayed-0000000000000000"))
 		}
-		is.NoErr(s.Delete(name))
-		names, err = s.List("", "", 0)
+		is.NoErr(drop(s, name))
+		names, err = listed(s, "", "", 0)
 		is.NoErr(err)
 		is.Equal(len(names), 0)
 	}
@@ -257,17 +257,17 @@ func TestTooLarge(t *testing.T) {
 	}
 	s, fs, err := files{}.open(Options{})
 	is.NoErr(err)
-	is.True(errors.Is(s.Append("a", []streamlib.Event{large(0, maxLine+1)}), streamlib.ErrTooLarge))
-	is.NoErr(s.Append("a", []streamlib.Event{large(0, maxLine)}))
+	is.True(errors.Is(put(s, "a", large(0, maxLine+1)), streamlib.ErrTooLarge))
+	is.NoErr(put(s, "a", large(0, maxLine)))
 	var events []streamlib.Event
 	for o := range maxFrame/maxLine + 1 {
 		events = append(events, large(1+o, maxLine))
 	}
-	is.True(errors.Is(s.Append("a", events), streamlib.ErrTooLarge))
+	is.True(errors.Is(put(s, "a", events...), streamlib.ErrTooLarge))
 	fs.restart(kill)
 	s, err = openStore(fs, Options{})
 	is.NoErr(err)
-	info, err := s.Stat("a")
+	info, err := stat(s, "a")
 	is.NoErr(err)
 	is.Equal(int(info.Tail), 1)
 }

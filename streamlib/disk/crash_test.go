@@ -194,7 +194,7 @@ func (h *history) within(o op) {
 	default:
 		var events []streamlib.Event
 		var err error
-		for batch, e := range h.store.Read(t.name, 0, streamlib.MaxOffset) {
+		for batch, e := range h.store.Read(context.Background(), t.name, 0, streamlib.MaxOffset) {
 			events, err = append(events, batch...), e
 		}
 		h.trace("      read %s: %d events, %v", t.name, len(events), err)
@@ -498,7 +498,7 @@ func (h *history) together(streams ...*truth) error {
 	var batch []*request
 	var attempts []attempt
 	for i, t := range streams {
-		info, err := h.store.Stat(t.name)
+		info, err := stat(h.store, t.name)
 		if slices.Contains(streams[:i], t) || err != nil {
 			if err := damaged(err); err != nil {
 				return err

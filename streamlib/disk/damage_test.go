@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func write(
 		_, err := h.manager.Stream(name).Append(t.Context(), b)
 		is.NoErr(err)
 	})
-	names, err := h.store.List("", "", 0)
+	names, err := listed(h.store, "", "", 0)
 	is.NoErr(err)
 	truth := map[string][]streamlib.Event{}
 	for _, name := range names {
@@ -89,7 +90,7 @@ func twoStreams(add func(string, int)) {
 }
 
 func read(s *Store, name string, from streamlib.Offset) (events []streamlib.Event, err error) {
-	for batch, e := range s.Read(name, from, streamlib.MaxOffset) {
+	for batch, e := range s.Read(context.Background(), name, from, streamlib.MaxOffset) {
 		events, err = append(events, batch...), e
 	}
 	return events, err
@@ -138,11 +139,11 @@ func TestFlippedByteInStream(t *testing.T) {
 					t.Fatalf("byte %d is %q: %d events stand before it, %d are read", i, v, line, len(events))
 				}
 			}
-			_, err = s.Stat("s")
+			_, err = stat(s, "s")
 			if err != nil && !corrupt(err) {
 				t.Fatalf("byte %d is %q: stat: %v", i, v, err)
 			}
-			err = s.Append("s", []streamlib.Event{newEvent("s", len(want))})
+			err = put(s, "s", newEvent("s", len(want)))
 			if i >= last && !errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("byte %d is %q: append: %v", i, v, err)
 			} else if i >= last {
@@ -228,7 +229,7 @@ func TestCutStream(t *testing.T) {
 			if seen, visible := corrupt(err), zeros > 0 || n > 0 && file[n-1] != '\n'; seen != visible {
 				t.Fatalf("cut at %d, %d zeros: read ends with %v", n, zeros, err)
 			}
-			err = s.Append("s", []streamlib.Event{newEvent("s", whole)})
+			err = put(s, "s", newEvent("s", whole))
 			if visible := zeros > 0 ||
 				n > 0 && file[n-1] != '\n'; visible != errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("cut at %d, %d zeros: append: %v", n, zeros, err)
@@ -370,6 +371,6 @@ func TestUnknownControlRecord(t *testing.T) {
 	events, err := read(s, "a", 0)
 	is.True(corrupt(err))
 	is.True(prefix(events, truth["a"]) && len(events) == 2)
-	is.True(errors.Is(s.Append("a", []streamlib.Event{newEvent("a", 2)}), streamlib.ErrUnavailable))
+	is.True(errors.Is(put(s, "a", newEvent("a", 2)), streamlib.ErrUnavailable))
 	is.Equal(fs.contents(path("a")), f[path("a")])
 }

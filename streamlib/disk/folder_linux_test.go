@@ -40,7 +40,7 @@ func TestNoFile(t *testing.T) {
 			s.commit(batch)
 			is.True(errors.Is(batch[0].err, streamlib.ErrUnavailable) && names(batch[0].err, path("a")))
 			is.NoErr(batch[1].err)
-			_, err := s.Stat("a")
+			_, err := stat(s, "a")
 			is.True(names(err, path("a")))
 			is.NoErr(s.Close())
 
@@ -208,7 +208,7 @@ func onReadOnlyFolder(args []string) error {
 	if err := appendOne(s, "new", 0); !errors.Is(err, streamlib.ErrUnavailable) {
 		return fmt.Errorf("append: %v", err)
 	}
-	if err := s.Delete("a"); !errors.Is(err, streamlib.ErrUnavailable) {
+	if err := drop(s, "a"); !errors.Is(err, streamlib.ErrUnavailable) {
 		return fmt.Errorf("delete: %v", err)
 	}
 	return errors.Join(expect(s, "a", 1), s.Close())

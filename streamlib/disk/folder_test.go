@@ -71,7 +71,7 @@ func newEvent(name string, o int) streamlib.Event {
 }
 
 func appendOne(s *Store, name string, o int) error {
-	return s.Append(name, []streamlib.Event{newEvent(name, o)})
+	return put(s, name, newEvent(name, o))
 }
 
 // expect fails where the stream does not have exactly its first n events.
@@ -236,8 +236,7 @@ func TestCopyWhileRunning(t *testing.T) {
 						return
 					default:
 					}
-					if err := s.Append(name,
-						[]streamlib.Event{newEvent(name, o), newEvent(name, o+1), newEvent(name, o+2)}); err != nil {
+					if err := put(s, name, newEvent(name, o), newEvent(name, o+1), newEvent(name, o+2)); err != nil {
 						t.Error(err)
 						return
 					}
@@ -313,7 +312,7 @@ func TestEmptyFoldersLeftOut(t *testing.T) {
 		events, err := read(s, "a", 0)
 		is.NoErr(err)
 		is.True(prefix(events, truth["a"]))
-		is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", len(events))}))
+		is.NoErr(put(s, "a", newEvent("a", len(events))))
 		is.NoErr(s.Close())
 	}
 }

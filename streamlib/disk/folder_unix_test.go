@@ -102,7 +102,7 @@ func withFileSizeLimit(args []string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		return err
 	}
-	return fill(args[0], func(s *Store) error { return s.Delete("a") })
+	return fill(args[0], func(s *Store) error { return drop(s, "a") })
 }
 
 // fill appends to the folder until it is full, and expects that nothing else is wrong then.
@@ -197,13 +197,13 @@ func TestNoFiles(t *testing.T) {
 	events, err := read(s, "z", 0)
 	is.NoErr(err)
 	is.True(len(events) == 2 && prefix(events, truth["z"]))
-	names, err := s.List("", "", 0)
+	names, err := listed(s, "", "", 0)
 	is.NoErr(err)
 	is.Equal(len(names), 2+len(others))
 	for _, name := range others {
-		_, err := s.Stat(name)
+		_, err := stat(s, name)
 		is.True(err != nil && strings.Contains(err.Error(), name+".json"))
-		err = s.Append(name, []streamlib.Event{newEvent(name, 0)})
+		err = put(s, name, newEvent(name, 0))
 		is.True(errors.Is(err, streamlib.ErrUnavailable))
 	}
 	is.NoErr(appendOne(s, "z", 2))
@@ -216,7 +216,7 @@ func TestNoFiles(t *testing.T) {
 			func(s string) bool { return strings.Contains(s, name+".json could not be repaired") }))
 	}
 	s = openFolder(t, dir, Options{})
-	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 1)}))
+	is.NoErr(put(s, "a", newEvent("a", 1)))
 	is.NoErr(s.Close())
 	_, err = os.Lstat(at("nowhere.json"))
 	is.True(errors.Is(err, os.ErrNotExist))

@@ -29,7 +29,7 @@ func mount(t *testing.T, options string) (dir string) {
 
 func TestSmallDisk(t *testing.T) {
 	is := is.New(t)
-	is.NoErr(fill(filepath.Join(mount(t, "size=256k"), "data"), func(s *Store) error { return s.Delete("a") }))
+	is.NoErr(fill(filepath.Join(mount(t, "size=256k"), "data"), func(s *Store) error { return drop(s, "a") }))
 }
 
 // What the journals take is given back before the disk is called full.
@@ -40,10 +40,10 @@ func TestJournalsGiveWay(t *testing.T) {
 	var full error
 	o := 0
 	for ; full == nil; o++ {
-		full = s.Append("a", []streamlib.Event{eventOf("a", o, data)})
+		full = put(s, "a", eventOf("a", o, data))
 	}
 	is.True(errors.Is(full, streamlib.ErrFull))
-	info, err := s.Stat("a")
+	info, err := stat(s, "a")
 	is.NoErr(err)
 	is.Equal(int(info.Tail), o-1)
 	if info.Size < 6<<20 { // half of it was the journal's
@@ -67,8 +67,7 @@ func withShortJournals(args []string) error {
 	data := json.RawMessage(`"` + strings.Repeat("x", 1<<10) + `"`)
 	for o := range rounds {
 		for i := range streams {
-			if err := s.Append(fmt.Sprint("s", i),
-				[]streamlib.Event{eventOf(fmt.Sprint("s", i), o, data)}); err != nil {
+			if err := put(s, fmt.Sprint("s", i), eventOf(fmt.Sprint("s", i), o, data)); err != nil {
 				return err
 			}
 		}
@@ -133,6 +132,6 @@ func TestNoInodes(t *testing.T) {
 	close(stop)
 	makers.Wait()
 	is.True(errors.Is(appendOne(s, "one-more", 0), streamlib.ErrFull))
-	is.NoErr(s.Delete("old0"))
+	is.NoErr(drop(s, "old0"))
 	is.NoErr(appendOne(s, "one-more", 0))
 }

@@ -66,14 +66,14 @@ func FuzzRecoverStream(f *testing.F) {
 		if readErr != nil && !corrupt(readErr) {
 			t.Fatal(readErr)
 		}
-		info, err := s.Stat("s")
+		info, err := stat(s, "s")
 		if err == nil && readErr == nil && int(info.Tail) != len(events) {
 			t.Fatalf("%d events, the tail is %d", len(events), info.Tail)
 		}
 		if err != nil || older {
 			return
 		}
-		if err := s.Append("s", []streamlib.Event{newEvent("s", int(info.Tail))}); err != nil {
+		if err := put(s, "s", newEvent("s", int(info.Tail))); err != nil {
 			t.Fatalf("the tail is %d: %v", info.Tail, err)
 		}
 		if !bytes.HasPrefix(fs.contents(path("s")), b) {
@@ -91,11 +91,11 @@ func FuzzRecoverJournal(f *testing.F) {
 		f.Fatal(err)
 	}
 	for o := range 3 {
-		if err := s.Append("s", []streamlib.Event{newEvent("s", o)}); err != nil {
+		if err := put(s, "s", newEvent("s", o)); err != nil {
 			f.Fatal(err)
 		}
 	}
-	if err := s.Delete("s"); err != nil {
+	if err := drop(s, "s"); err != nil {
 		f.Fatal(err)
 	}
 	whole := bytes.TrimRight(fs.contents(journalPath(1)), "\x00")
@@ -127,7 +127,7 @@ func FuzzRecoverJournal(f *testing.F) {
 			return
 		}
 		once := fs.files()
-		names, err := s.List("", "", 0)
+		names, err := listed(s, "", "", 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ func TestListPages(t *testing.T) {
 	for _, limit := range []int{0, 7, 100, 1500} {
 		var got []string
 		for after := ""; ; {
-			page, err := s.List("", after, limit)
+			page, err := listed(s, "", after, limit)
 			is.NoErr(err)
 			got = append(got, page...)
 			if limit == 0 || len(page) < limit {
@@ -39,7 +39,7 @@ func TestListPages(t *testing.T) {
 		}
 		is.Equal(got, want)
 	}
-	page, err := s.List("Z-1", "Z-1", 2)
+	page, err := listed(s, "Z-1", "Z-1", 2)
 	is.NoErr(err)
 	is.Equal(page, []string{"Z-1001", "Z-1005"})
 }

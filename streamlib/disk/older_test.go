@@ -46,7 +46,7 @@ func lookConverted(h *history) error {
 	if !corrupt(err) || len(events) != 1 {
 		return fmt.Errorf("what stands before the damage: %d events, %v", len(events), err)
 	}
-	err = h.store.Append("OLDER", []streamlib.Event{newEvent("OLDER", 1)})
+	err = put(h.store, "OLDER", newEvent("OLDER", 1))
 	if !errors.Is(err, streamlib.ErrUnavailable) {
 		return fmt.Errorf("an append behind the damage: %v", err)
 	}
@@ -172,7 +172,7 @@ func TestConversionSparesOthersEvents(t *testing.T) {
 		events, err := read(s, name, 0)
 		is.NoErr(err)
 		is.True(len(events) == 2 && prefix(events, truth[name]))
-		is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 2)}))
+		is.NoErr(put(s, name, newEvent(name, 2)))
 	}
 	is.Equal(string(fs.contents("streams/A.json")), olderDamaged)
 }
@@ -188,7 +188,7 @@ func TestNameOfOlderFile(t *testing.T) {
 		older := fmt.Sprintf(olderOne, test.id)
 		s, fs, err := files{"streams/" + test.file + suffix: []byte(older)}.open(Options{})
 		is.NoErr(err)
-		names, err := s.List("", "", 0)
+		names, err := listed(s, "", "", 0)
 		is.NoErr(err)
 		is.Equal(names, []string{test.stream})
 		events, err := read(s, test.stream, 0)
@@ -205,7 +205,7 @@ func TestOlderFileInFolderWithFormat(t *testing.T) {
 		f := files{formatFile: []byte(format), "streams/" + name + suffix: []byte(olderDamaged)}
 		s, fs, err := f.open(Options{})
 		is.NoErr(err)
-		is.True(errors.Is(s.Append(name, []streamlib.Event{newEvent(name, 0)}), streamlib.ErrUnavailable))
+		is.True(errors.Is(put(s, name, newEvent(name, 0)), streamlib.ErrUnavailable))
 		is.Equal(string(fs.contents("streams/"+name+suffix)), olderDamaged)
 		fs.restart(power)
 		is.NoErr(fs.remove(formatFile))
@@ -213,7 +213,7 @@ func TestOlderFileInFolderWithFormat(t *testing.T) {
 		is.NoErr(err)
 		events, _ := read(s, name, 0)
 		is.Equal(len(events), 1)
-		is.True(errors.Is(s.Append(name, []streamlib.Event{newEvent(name, 1)}), streamlib.ErrUnavailable))
+		is.True(errors.Is(put(s, name, newEvent(name, 1)), streamlib.ErrUnavailable))
 	}
 }
 
@@ -236,10 +236,10 @@ func TestOlderFormDamaged(t *testing.T) {
 			f := files{"streams/" + name + suffix: []byte(older), "streams/b.json": []byte(`{"events":[]}`)}
 			s, fs, err := f.open(Options{})
 			is.NoErr(err)
-			is.NoErr(s.Append("b", []streamlib.Event{newEvent("b", 0)}))
+			is.NoErr(put(s, "b", newEvent("b", 0)))
 			whole, err := read(s, name, 0)
 			is.True(corrupt(err))
-			is.True(errors.Is(s.Append(name, []streamlib.Event{newEvent(name, len(whole))}), streamlib.ErrUnavailable))
+			is.True(errors.Is(put(s, name, newEvent(name, len(whole))), streamlib.ErrUnavailable))
 			kept := func() (n int) {
 				for path, b := range fs.files() {
 					if string(b) == older && strings.Contains(path, ".damaged-") {
@@ -258,7 +258,7 @@ func TestOlderFormDamaged(t *testing.T) {
 			events, err := read(s, name, 0)
 			is.NoErr(err)
 			is.Equal(len(events), len(whole))
-			is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, len(events))}))
+			is.NoErr(put(s, name, newEvent(name, len(events))))
 			is.Equal(kept(), 1)
 		}
 	}
@@ -278,7 +278,7 @@ func TestVerifyAndRepairOlderFolder(t *testing.T) {
 	is.True(len(said) == 2 && strings.Contains(said[0], "streams/%58.damaged-"))
 	s := openFolder(t, dir, Options{})
 	defer s.Close()
-	is.NoErr(s.Append("X", []streamlib.Event{newEvent("X", 1)}))
+	is.NoErr(put(s, "X", newEvent("X", 1)))
 }
 
 // A file that somebody moved to the stream's raw name is the stream, and not an older one's that is passed over.
@@ -289,12 +289,12 @@ func TestFileMovedToRawName(t *testing.T) {
 		s, fs, err := f.open(Options{})
 		is.NoErr(err)
 		if running {
-			is.NoErr(s.Append("Orders", []streamlib.Event{newEvent("Orders", 3)}))
+			is.NoErr(put(s, "Orders", newEvent("Orders", 3)))
 		}
 		is.NoErr(fs.rename(path("Orders"), "streams/Orders.json"))
 		is.NoErr(fs.syncDir(streamsDir))
 		if running {
-			is.True(errors.Is(s.Append("Orders", []streamlib.Event{newEvent("Orders", 4)}), streamlib.ErrUnavailable))
+			is.True(errors.Is(put(s, "Orders", newEvent("Orders", 4)), streamlib.ErrUnavailable))
 		}
 		fs.restart(power)
 		s, err = openStore(fs, Options{})
@@ -302,14 +302,14 @@ func TestFileMovedToRawName(t *testing.T) {
 		events, err := read(s, "Orders", 0)
 		is.NoErr(err)
 		is.True(len(events) == map[bool]int{false: 3, true: 4}[running] && prefix(events[:3], truth["Orders"]))
-		is.True(isConflict(s.Append("Orders", []streamlib.Event{newEvent("Orders", 0)})))
-		is.NoErr(s.Append("Orders", []streamlib.Event{newEvent("Orders", len(events))}))
-		names, err := s.List("", "", 0)
+		is.True(isConflict(put(s, "Orders", newEvent("Orders", 0))))
+		is.NoErr(put(s, "Orders", newEvent("Orders", len(events))))
+		names, err := listed(s, "", "", 0)
 		is.NoErr(err)
 		is.Equal(names, []string{"Orders"})
 	}
 	// What is under that name and no such file is not passed over either.
 	s, _, err := files{formatFile: []byte(format), "streams/Orders.json": []byte("what is this?\n")}.open(Options{})
 	is.NoErr(err)
-	is.True(errors.Is(s.Append("Orders", []streamlib.Event{newEvent("Orders", 0)}), streamlib.ErrUnavailable))
+	is.True(errors.Is(put(s, "Orders", newEvent("Orders", 0)), streamlib.ErrUnavailable))
 }

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -11,21 +12,33 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-func (s *Store) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+func (s *Store) Read(ctx context.Context, name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
+		if ctx.Err() != nil {
+			yield(nil, context.Cause(ctx))
+			return
+		}
 		l, err := s.logs.acquire(name)
 		if err != nil {
 			yield(nil, classified(err))
 			return
 		}
 		defer s.logs.release(l)
-		l.read(max(from, 0), to,
-			func(events []streamlib.Event, err error) bool { return yield(events, s.found(l, err)) })
+		l.read(max(from, 0), to, func(events []streamlib.Event, err error) bool {
+			if ctx.Err() != nil {
+				yield(nil, context.Cause(ctx))
+				return false
+			}
+			return yield(events, s.found(l, err))
+		})
 	}
 }
 
-func (s *Store) Stat(name string) (streamlib.Info, error) {
+func (s *Store) Stat(ctx context.Context, name string) (streamlib.Info, error) {
 	info := streamlib.Info{Name: name}
+	if ctx.Err() != nil {
+		return info, context.Cause(ctx)
+	}
 	l, err := s.logs.acquire(name)
 	if err != nil {
 		return info, classified(err)
@@ -71,7 +84,10 @@ func firstEvent(f file, size int64, path string) (e streamlib.Event, err error) 
 	return e, nil
 }
 
-func (s *Store) List(prefix, after string, limit int) ([]string, error) {
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) ([]string, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	files, err := s.fs.names(streamsDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, classified(err)

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,16 +49,16 @@ func TestDamageIsRemembered(t *testing.T) {
 	f, truth := five(t)
 	s, fs, err := f.with(path("s"), inLine(f[path("s")], 1)).open(Options{})
 	is.NoErr(err)
-	info, err := s.Stat("s")
+	info, err := stat(s, "s")
 	is.NoErr(err)
 	is.Equal(info.Damage, nil) // nobody knows yet
 	is.Equal(len(s.Damaged()), 0)
 	_, err = read(s, "s", 0)
 	is.True(corrupt(err))
 	for i, kind := range []crash{kill, power, cold} {
-		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
-		is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1+i)}))
-		info, err = s.Stat("s")
+		is.True(errors.Is(put(s, "s", newEvent("s", 5)), streamlib.ErrUnavailable))
+		is.NoErr(put(s, "t", newEvent("t", 1+i)))
+		info, err = stat(s, "s")
 		is.NoErr(err)
 		is.Equal(int(info.Tail), 5)
 		is.Equal(info.Damage.File, path("s"))
@@ -67,7 +68,7 @@ func TestDamageIsRemembered(t *testing.T) {
 		s, err = openStore(fs, Options{})
 		is.NoErr(err)
 	}
-	names, err := s.List("", "", 0)
+	names, err := listed(s, "", "", 0)
 	is.NoErr(err)
 	is.Equal(names, []string{"s", "t"})
 	fs.restart(kill)
@@ -80,7 +81,7 @@ func TestDamageIsRemembered(t *testing.T) {
 	events, err := read(s, "s", 0)
 	is.NoErr(err)
 	is.True(len(events) == 1 && prefix(events, truth["s"]))
-	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 1)}))
+	is.NoErr(put(s, "s", newEvent("s", 1)))
 }
 
 // Whatever is left of a mark is one.
@@ -89,8 +90,8 @@ func TestMarkThatCannotBeRead(t *testing.T) {
 	f, _ := five(t)
 	s, fs, err := f.with(damagedDir+"/s.json", nil).open(Options{})
 	is.NoErr(err)
-	is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
-	is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
+	is.True(errors.Is(put(s, "s", newEvent("s", 5)), streamlib.ErrUnavailable))
+	is.NoErr(put(s, "t", newEvent("t", 1)))
 	fs.restart(kill)
 	said, err := repairOn(fs, false)
 	is.NoErr(err)
@@ -102,10 +103,10 @@ func TestDeletionEndsDamage(t *testing.T) {
 	f, _ := five(t)
 	s, fs, err := f.with(path("s"), inLine(f[path("s")], 1)).open(Options{})
 	is.NoErr(err)
-	for batch, err := range s.Read("s", 0, 5) { // who reads on has the former life
+	for batch, err := range s.Read(context.Background(), "s", 0, 5) { // who reads on has the former life
 		if len(batch) > 0 {
-			is.NoErr(s.Delete("s"))
-			is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 0)}))
+			is.NoErr(drop(s, "s"))
+			is.NoErr(put(s, "s", newEvent("s", 0)))
 			continue
 		}
 		is.True(corrupt(err))
@@ -127,12 +128,12 @@ func TestDeletionEndsDamage(t *testing.T) {
 	is.NoErr(err)
 	_, err = read(s, "s", 0)
 	is.True(corrupt(err))
-	is.NoErr(s.Delete("s"))
+	is.NoErr(drop(s, "s"))
 	fs.restart(power)
 	s, err = openStore(fs, Options{})
 	is.NoErr(err)
 	is.Equal(len(s.Damaged()), 0)
-	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 0)}))
+	is.NoErr(put(s, "s", newEvent("s", 0)))
 }
 
 // On a full or read-only disk the damage is known for as long as the process lives, and written down when it is met
@@ -152,14 +153,14 @@ func TestMarkThatCannotBeWritten(t *testing.T) {
 		_, err = read(s, "s", 0)
 		is.True(corrupt(err))
 		fs.before = nil
-		is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
-		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
+		is.NoErr(put(s, "t", newEvent("t", 1)))
+		is.True(errors.Is(put(s, "s", newEvent("s", 5)), streamlib.ErrUnavailable))
 		_, err = read(s, "s", 0)
 		is.True(corrupt(err))
 		fs.restart(power)
 		s, err = openStore(fs, Options{})
 		is.NoErr(err)
-		is.True(errors.Is(s.Append("s", []streamlib.Event{newEvent("s", 5)}), streamlib.ErrUnavailable))
+		is.True(errors.Is(put(s, "s", newEvent("s", 5)), streamlib.ErrUnavailable))
 	}
 }
 
@@ -169,13 +170,13 @@ func TestFailedReadIsNoDamage(t *testing.T) {
 	f, _ := five(t)
 	s, fs, err := f.open(Options{})
 	is.NoErr(err)
-	_, err = s.Stat("s")
+	_, err = stat(s, "s")
 	is.NoErr(err)
 	fs.before = func(o op) outcome { return outcome{err: map[bool]error{true: syscall.EIO}[o.kind == "read"]} }
 	_, err = read(s, "s", 0)
 	is.True(errors.Is(err, syscall.EIO) && !corrupt(err))
 	fs.before = nil
-	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 5)}))
+	is.NoErr(put(s, "s", newEvent("s", 5)))
 	is.Equal(len(s.Damaged()), 0)
 }
 
@@ -190,7 +191,7 @@ func TestCopiesAreNotOverwritten(t *testing.T) {
 	is.NoErr(err)
 	s, err := openStore(fs, Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 1), newEvent("s", 2)}))
+	is.NoErr(put(s, "s", newEvent("s", 1), newEvent("s", 2)))
 	is.NoErr(s.Close())
 	second := fs.files()[path("s")]
 	second = bytes.Replace(second, []byte(`"data":1`), []byte(`"data":7`), 1)
@@ -219,7 +220,7 @@ func TestCopiesOfRecoveryAreNotOverwritten(t *testing.T) {
 	f, _ := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2) })
 	s, fs, err := f.open(Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 2)}))
+	is.NoErr(put(s, "a", newEvent("a", 2)))
 	f = fs.files()
 	end := len(bytes.TrimRight(f[journalPath(1)], "\x00"))
 	f[journalPath(1)] = append(f[journalPath(1)][:end], "a frame that was not finished"...)
@@ -403,7 +404,7 @@ func TestSalvage(t *testing.T) {
 	events, err := read(s, "s", 0)
 	is.NoErr(err)
 	is.True(len(events) == 2 && prefix(events, truth["s"]))
-	names, err := s.List("", "", 0)
+	names, err := listed(s, "", "", 0)
 	is.NoErr(err)
 	is.Equal(names, []string{"s", "t"}) // what was salvaged is no stream
 }
@@ -417,8 +418,8 @@ func TestTroubleOfOneStream(t *testing.T) {
 	for _, name := range []string{"a", longName} {
 		s, fs, err := f.open(Options{})
 		is.NoErr(err)
-		is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 2)})) // for the journal to go on with
-		is.NoErr(s.Append("b", []streamlib.Event{newEvent("b", 2)}))
+		is.NoErr(put(s, name, newEvent(name, 2))) // for the journal to go on with
+		is.NoErr(put(s, "b", newEvent("b", 2)))
 		for _, failure := range []error{os.ErrPermission, syscall.EISDIR, syscall.EIO, syscall.ELOOP} {
 			fs.restart(kill)
 			g := fs.files()
@@ -438,13 +439,13 @@ func TestTroubleOfOneStream(t *testing.T) {
 			events, err := read(s, "b", 0)
 			is.NoErr(err)
 			is.Equal(len(events), 3)
-			is.NoErr(s.Append("b", []streamlib.Event{newEvent("b", 3)}))
-			_, err = s.List("", "", 0)
+			is.NoErr(put(s, "b", newEvent("b", 3)))
+			_, err = listed(s, "", "", 0)
 			is.NoErr(err)
 			_, err = read(s, name, 0)
 			is.True(err != nil)
 			is.True(!strings.Contains(err.Error(), "append"))
-			is.True(errors.Is(s.Append(name, []streamlib.Event{newEvent(name, 3)}), streamlib.ErrUnavailable))
+			is.True(errors.Is(put(s, name, newEvent(name, 3)), streamlib.ErrUnavailable))
 			is.NoErr(s.Close())
 			_, err = repairOn(denied, false)
 			is.True(err != nil) // it cannot be, and says so behind all the others
@@ -454,7 +455,7 @@ func TestTroubleOfOneStream(t *testing.T) {
 			events, err = read(s, name, 0)
 			is.NoErr(err)
 			is.True(len(events) == 3 && prefix(events[:2], truth[name]))
-			is.NoErr(s.Append(name, []streamlib.Event{newEvent(name, 3)})) // nobody had to repair what was not damaged
+			is.NoErr(put(s, name, newEvent(name, 3))) // nobody had to repair what was not damaged
 		}
 	}
 }
@@ -485,16 +486,16 @@ func TestChangedFile(t *testing.T) {
 		for _, evicted := range []bool{false, true} {
 			s, fs, err := f.open(Options{MaxOpen: 1})
 			is.NoErr(err)
-			is.NoErr(s.Append("s", []streamlib.Event{newEvent("s", 5)}))
+			is.NoErr(put(s, "s", newEvent("s", 5)))
 			if evicted {
-				is.NoErr(s.Append("t", []streamlib.Event{newEvent("t", 1)}))
-				_, err = s.Stat("t")
+				is.NoErr(put(s, "t", newEvent("t", 1)))
+				_, err = stat(s, "t")
 				is.NoErr(err)
 			}
 			c.do(fs)
 			left := fs.contents(path("s"))
 			for range 2 {
-				err = s.Append("s", []streamlib.Event{newEvent("s", 6)})
+				err = put(s, "s", newEvent("s", 6))
 				if !errors.Is(err, streamlib.ErrUnavailable) && !(evicted && isConflict(err)) {
 					t.Fatalf("%s, evicted %v: append: %v", c.name, evicted, err)
 				}

@@ -57,7 +57,7 @@ func TestStaleFrameBehindTheEnd(t *testing.T) {
 		is.NoErr(err)
 		is.True(prefix(events, want) && len(events) == len(want))
 	}
-	_, err = s.Stat("t")
+	_, err = stat(s, "t")
 	is.NoErr(err)
 	// Also where it stands at the end, with the sequence that is next.
 	end := len(bytes.TrimRight(f[last], "\x00"))
@@ -138,7 +138,7 @@ func TestDamagedPrefix(t *testing.T) {
 			if !corrupt(err) || len(events) > 2 {
 				t.Fatalf("%s: read yields%s, %v", what, brief(events), err)
 			}
-			err = s.Append("a", []streamlib.Event{newEvent("a", 3)})
+			err = put(s, "a", newEvent("a", 3))
 			if !errors.Is(err, streamlib.ErrUnavailable) {
 				t.Fatalf("%s: append: %v", what, err)
 			}
@@ -147,8 +147,8 @@ func TestDamagedPrefix(t *testing.T) {
 			s, err = openStore(fs, Options{})
 			is.NoErr(err)
 		}
-		is.NoErr(s.Delete("a")) // which is the other way on
-		is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 0)}))
+		is.NoErr(drop(s, "a")) // which is the other way on
+		is.NoErr(put(s, "a", newEvent("a", 0)))
 	}
 	// The file gone altogether.
 	gone := maps.Clone(f)
@@ -165,7 +165,7 @@ func TestDamagedPrefixCrash(t *testing.T) {
 	f, truth := write(t, Options{}, true, true, func(add func(string, int)) { add("a", 2); add("b", 1) })
 	s, fs, err := f.open(Options{})
 	is.NoErr(err)
-	is.NoErr(s.Append("a", []streamlib.Event{newEvent("a", 2)}))
+	is.NoErr(put(s, "a", newEvent("a", 2)))
 	f = fs.files()
 	f[path("a")] = bytes.Replace(f[path("a")], []byte(`"n":1`), []byte(`"n":9`), 1)
 	want := bytes.SplitAfter(f[path("a")], []byte("\n"))[2]

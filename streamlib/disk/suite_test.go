@@ -139,3 +139,21 @@ func crashConcurrent(seed uint64) error {
 	}
 	return nil
 }
+
+// These are what the tests ask of a storage.
+
+func put(s streamlib.Storage, name string, events ...streamlib.Event) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Events: events})
+}
+
+func drop(s streamlib.Storage, name string) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Delete: true})
+}
+
+func stat(s streamlib.Storage, name string) (streamlib.Info, error) {
+	return s.Stat(context.Background(), name)
+}
+
+func listed(s streamlib.Storage, prefix, after string, limit int) ([]string, error) {
+	return s.List(context.Background(), prefix, after, limit)
+}

@@ -2,6 +2,8 @@
 package memory
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"iter"
 	"slices"
@@ -25,15 +27,21 @@ type remembered struct {
 	size   int64
 }
 
-func (m *memory) Append(name string, events []streamlib.Event) error {
+func (m *memory) Commit(ctx context.Context, name string, c streamlib.Change) error {
+	if err := cmp.Or(streamlib.CheckName(name), ctx.Err()); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	stored, err := m.streams[name], streamlib.CheckName(name)
+	stored, events := m.streams[name], c.Events
 	switch tail := streamlib.Offset(len(stored.events)); {
 	case m.closed:
 		return errClosed
-	case err != nil:
-		return err
+	case c.Delete && len(events) > 0:
+		return fmt.Errorf("%w change of %q: it appends and deletes", streamlib.ErrInvalid, name)
+	case c.Delete:
+		delete(m.streams, name)
+		return nil
 	case len(events) == 0:
 		return nil
 	case events[0].Offset != tail:
@@ -47,9 +55,9 @@ func (m *memory) Append(name string, events []streamlib.Event) error {
 	return nil
 }
 
-func (m *memory) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+func (m *memory) Read(ctx context.Context, name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
-		if err := streamlib.CheckName(name); err != nil {
+		if err := cmp.Or(streamlib.CheckName(name), context.Cause(ctx)); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -63,7 +71,7 @@ func (m *memory) Read(name string, from, to streamlib.Offset) iter.Seq2[[]stream
 	}
 }
 
-func (m *memory) Stat(name string) (streamlib.Info, error) {
+func (m *memory) Stat(ctx context.Context, name string) (streamlib.Info, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	stored := m.streams[name]
@@ -71,10 +79,10 @@ func (m *memory) Stat(name string) (streamlib.Info, error) {
 	if n := len(stored.events); n > 0 {
 		info.CreatedAt, info.UpdatedAt = stored.events[0].CreatedAt(), stored.events[n-1].CreatedAt()
 	}
-	return info, streamlib.CheckName(name)
+	return info, cmp.Or(streamlib.CheckName(name), context.Cause(ctx))
 }
 
-func (m *memory) List(prefix, after string, limit int) ([]string, error) {
+func (m *memory) List(ctx context.Context, prefix, after string, limit int) ([]string, error) {
 	m.mu.RLock()
 	var names []string
 	for name := range m.streams {
@@ -87,17 +95,7 @@ func (m *memory) List(prefix, after string, limit int) ([]string, error) {
 	if limit > 0 && len(names) > limit {
 		names = names[:limit]
 	}
-	return names, nil
-}
-
-func (m *memory) Delete(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return errClosed
-	}
-	delete(m.streams, name)
-	return streamlib.CheckName(name)
+	return names, context.Cause(ctx)
 }
 
 func (m *memory) Damaged() []streamlib.Info { return nil }

@@ -746,9 +746,11 @@ type damagedStorage struct{ streamlib.Storage }
 
 var damage = &streamlib.CorruptError{File: "streams/s.json", Offset: 7, Reason: "checksum"}
 
-func (d damagedStorage) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+func (d damagedStorage) Read(
+	ctx context.Context, name string, from, to streamlib.Offset,
+) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
-		for batch, err := range d.Storage.Read(name, from, min(to, 2)) {
+		for batch, err := range d.Storage.Read(ctx, name, from, min(to, 2)) {
 			if !yield(batch, err) {
 				return
 			}
@@ -759,8 +761,8 @@ func (d damagedStorage) Read(name string, from, to streamlib.Offset) iter.Seq2[[
 	}
 }
 
-func (d damagedStorage) Stat(name string) (streamlib.Info, error) {
-	info, err := d.Storage.Stat(name)
+func (d damagedStorage) Stat(ctx context.Context, name string) (streamlib.Info, error) {
+	info, err := d.Storage.Stat(ctx, name)
 	info.Damage = damage
 	return info, err
 }

@@ -361,18 +361,20 @@ type failing struct {
 	early              bool // read fails before its events, else behind them
 }
 
-func (f *failing) Append(name string, events []streamlib.Event) error {
-	return cmp.Or(f.append, f.Storage.Append(name, events))
+func (f *failing) Commit(ctx context.Context, name string, c streamlib.Change) error {
+	return cmp.Or(f.append, f.Storage.Commit(ctx, name, c))
 }
 
-func (f *failing) Stat(name string) (streamlib.Info, error) {
-	info, err := f.Storage.Stat(name)
+func (f *failing) Stat(ctx context.Context, name string) (streamlib.Info, error) {
+	info, err := f.Storage.Stat(ctx, name)
 	return info, cmp.Or(f.stat, err)
 }
 
-func (f *failing) Read(name string, from, to streamlib.Offset) iter.Seq2[[]streamlib.Event, error] {
+func (f *failing) Read(
+	ctx context.Context, name string, from, to streamlib.Offset,
+) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
-		for events, err := range f.Storage.Read(name, from, to) {
+		for events, err := range f.Storage.Read(ctx, name, from, to) {
 			if f.early {
 				break
 			}
@@ -414,7 +416,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 			is.NoErr(err)
 			e, err := streamlib.ParseRecord(record)
 			is.NoErr(err)
-			is.NoErr(test.storage.Storage.Append("s", []streamlib.Event{e}))
+			is.NoErr(test.storage.Storage.Commit(t.Context(), "s", streamlib.Change{Events: []streamlib.Event{e}}))
 			var log bytes.Buffer
 			factory := streamlib.Factory(streamlib.Plain).WithHooks(streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "guard",
 				Run: func(context.Context, string, json.RawMessage) error { return test.hook }}}})
@@ -508,8 +510,8 @@ type meddling struct {
 	then func()
 }
 
-func (m *meddling) Stat(name string) (streamlib.Info, error) {
-	info, err := m.Storage.Stat(name)
+func (m *meddling) Stat(ctx context.Context, name string) (streamlib.Info, error) {
+	info, err := m.Storage.Stat(ctx, name)
 	if m.then != nil {
 		m.then()
 	}

@@ -2,6 +2,7 @@ package streamtest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
 		{"a read that meets a deletion yields nothing of what comes after it", testStorageDeleteRace},
 		{"names are told apart, and are no paths", testStorageNames},
 		{"what is no name is refused and changes nothing", testStorageBadNames},
+		{"a change appends or deletes", testChange},
+		{"a context that is done ends a call before it changes anything", testStorageContext},
 		{"stat tells the tail and the times", testStat},
 		{"list pages through the names in byte order", testList},
 		{"large and many events", testLarge},
@@ -57,11 +60,11 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 		for round := range 5 {
 			for i, name := range append(names(), "a", "b", "c") {
 				if i%3 == 0 && round == 3 {
-					is.NoErr(s.Delete(name))
+					is.NoErr(drop(s, name))
 					want[name] = nil
 				} else {
 					batch := events(name, len(want[name]), round+i%4+1)
-					is.NoErr(s.Append(name, batch))
+					is.NoErr(put(s, name, batch...))
 					want[name] = append(want[name], batch...)
 				}
 			}
@@ -75,7 +78,7 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 				}
 			}
 			slices.Sort(there)
-			listed, err := s.List("", "", 0)
+			listed, err := s.List(context.Background(), "", "", 0)
 			is.NoErr(err)
 			is.Equal(listed, there)
 		}
@@ -87,7 +90,7 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 		s := open(t, dir)
 		batch := events("a", 0, 3)
 		want := strings.Clone(fmt.Sprint(batch))
-		is.NoErr(s.Append("a", batch))
+		is.NoErr(put(s, "a", batch...))
 		for _, e := range batch {
 			clear(e.Record())
 		}
@@ -134,7 +137,7 @@ func testRecords(t *testing.T, s streamlib.Storage) {
 	keyed, err := streamlib.ParseRecord(append(want[2].Record(), `,"key":"\"k\\ü"`...))
 	is.NoErr(err)
 	want[2] = keyed
-	is.NoErr(s.Append(`s "\ 😀`, want))
+	is.NoErr(put(s, `s "\ 😀`, want...))
 	got := readStorage(t, s, `s "\ 😀`, 0, streamlib.MaxOffset)
 	sameEvents(t, got, want)
 	is.Equal(got[2].Key(), `"k\ü`)
@@ -148,7 +151,7 @@ func testStorageAtomic(t *testing.T, s streamlib.Storage) {
 	go func() {
 		var err error
 		for i := 0; i < count && err == nil; i++ {
-			err = s.Append("a", events("a", i*size, size))
+			err = put(s, "a", events("a", i*size, size)...)
 		}
 		done <- err
 	}()
@@ -159,7 +162,7 @@ func testStorageAtomic(t *testing.T, s streamlib.Storage) {
 			over = true
 		default:
 		}
-		info, err := s.Stat("a")
+		info, err := s.Stat(context.Background(), "a")
 		is.NoErr(err)
 		is.Equal(info.Tail%size, streamlib.Offset(0)) // stat saw a part of a batch
 		n := len(readStorage(t, s, "a", 0, streamlib.MaxOffset))
@@ -171,18 +174,18 @@ func testStorageAtomic(t *testing.T, s streamlib.Storage) {
 
 func testStorageConflict(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	is.NoErr(s.Append("a", events("a", 0, 2)))
+	is.NoErr(put(s, "a", events("a", 0, 2)...))
 	for _, first := range []int{0, 1, 3, 1 << 40} {
-		err := s.Append("a", events("a", first, 2))
+		err := put(s, "a", events("a", first, 2)...)
 		conflict, ok := errors.AsType[*streamlib.ConflictError](err)
 		is.True(ok)
 		is.Equal(*conflict, streamlib.ConflictError{Stream: "a", Tail: 2, Want: streamlib.Offset(first)})
 	}
-	_, ok := errors.AsType[*streamlib.ConflictError](s.Append("b", events("b", 1, 1)))
+	_, ok := errors.AsType[*streamlib.ConflictError](put(s, "b", events("b", 1, 1)...))
 	is.True(ok)
-	is.NoErr(s.Append("a", events("a", 2, 1)))
+	is.NoErr(put(s, "a", events("a", 2, 1)...))
 	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 3))
-	listed, err := s.List("", "", 0)
+	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(listed, []string{"a"})
 }
@@ -190,9 +193,9 @@ func testStorageConflict(t *testing.T, s streamlib.Storage) {
 func testStorageRanges(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
 	want := events("a", 0, 10)
-	is.NoErr(s.Append("a", want[:1]))
-	is.NoErr(s.Append("a", want[1:7]))
-	is.NoErr(s.Append("a", want[7:]))
+	is.NoErr(put(s, "a", want[:1]...))
+	is.NoErr(put(s, "a", want[1:7]...))
+	is.NoErr(put(s, "a", want[7:]...))
 	for from := streamlib.Beginning; from < 12; from++ {
 		for to := streamlib.Offset(0); to < 13; to++ {
 			low := min(max(from, 0), 10)
@@ -201,7 +204,7 @@ func testStorageRanges(t *testing.T, s streamlib.Storage) {
 		}
 	}
 	sameEvents(t, readStorage(t, s, "a", 4, streamlib.MaxOffset), want[4:])
-	for range s.Read("a", 0, 10) { // it may be left at any time
+	for range s.Read(context.Background(), "a", 0, 10) { // it may be left at any time
 		break
 	}
 }
@@ -211,9 +214,9 @@ func testKeep(t *testing.T, s streamlib.Storage) {
 	const count = 2000
 	var kept [][]streamlib.Event
 	for i := 0; i < count; i += 100 {
-		is.NoErr(s.Append("a", events("a", i, 100)))
+		is.NoErr(put(s, "a", events("a", i, 100)...))
 		for _, to := range []streamlib.Offset{streamlib.Offset(i) / 2, streamlib.MaxOffset} {
-			for batch, err := range s.Read("a", 0, to) {
+			for batch, err := range s.Read(context.Background(), "a", 0, to) {
 				is.NoErr(err)
 				is.True(len(batch) > 0)
 				kept = append(kept, append(batch, streamlib.Event{})[:len(batch)]) // the caller's, to grow as well
@@ -231,28 +234,28 @@ func testNothing(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
 	is.Equal(len(readStorage(t, s, "a", 0, streamlib.MaxOffset)), 0)
 	is.Equal(len(readStorage(t, s, "a", 5, 9)), 0)
-	info, err := s.Stat("a")
+	info, err := s.Stat(context.Background(), "a")
 	is.NoErr(err)
 	is.Equal(info, streamlib.Info{Name: "a"})
-	is.NoErr(s.Delete("a"))
-	listed, err := s.List("", "", 0)
+	is.NoErr(drop(s, "a"))
+	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(len(listed), 0)
 }
 
 func testStorageDelete(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	is.NoErr(s.Append("b", events("b", 0, 1)))
+	is.NoErr(put(s, "b", events("b", 0, 1)...))
 	for life := range 3 {
-		is.NoErr(s.Append("a", events("a", 0, 3+life)))
-		is.NoErr(s.Append("a", events("a", 3+life, 1)))
-		is.NoErr(s.Delete("a"))
-		is.NoErr(s.Delete("a"))
+		is.NoErr(put(s, "a", events("a", 0, 3+life)...))
+		is.NoErr(put(s, "a", events("a", 3+life, 1)...))
+		is.NoErr(drop(s, "a"))
+		is.NoErr(drop(s, "a"))
 		testNothing(t, prefixed{s, "a"})
-		_, conflict := errors.AsType[*streamlib.ConflictError](s.Append("a", events("a", 4+life, 1)))
+		_, conflict := errors.AsType[*streamlib.ConflictError](put(s, "a", events("a", 4+life, 1)...))
 		is.True(conflict)
 	}
-	is.NoErr(s.Append("a", events("a", 0, 2)))
+	is.NoErr(put(s, "a", events("a", 0, 2)...))
 	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
 	sameEvents(t, readStorage(t, s, "b", 0, streamlib.MaxOffset), events("b", 0, 1))
 }
@@ -263,8 +266,37 @@ type prefixed struct {
 	prefix string
 }
 
-func (p prefixed) List(_, after string, limit int) ([]string, error) {
-	return p.Storage.List(p.prefix, after, limit)
+func (p prefixed) List(ctx context.Context, _, after string, limit int) ([]string, error) {
+	return p.Storage.List(ctx, p.prefix, after, limit)
+}
+
+func testChange(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(put(s, "a", events("a", 0, 2)...))
+	both := streamlib.Change{Events: events("a", 2, 1), Delete: true}
+	is.True(errors.Is(s.Commit(context.Background(), "a", both), streamlib.ErrInvalid))
+	is.NoErr(s.Commit(context.Background(), "a", streamlib.Change{}))
+	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
+}
+
+func testStorageContext(t *testing.T, s streamlib.Storage) {
+	is := is.New(t)
+	is.NoErr(put(s, "a", events("a", 0, 2)...))
+	over := errors.New("over")
+	ctx, end := context.WithCancelCause(context.Background())
+	end(over)
+	isOver := func(err error) bool { return errors.Is(err, over) || errors.Is(err, context.Canceled) }
+	is.True(isOver(s.Commit(ctx, "a", streamlib.Change{Events: events("a", 2, 1)})))
+	is.True(isOver(s.Commit(ctx, "a", streamlib.Change{Delete: true})))
+	_, err := s.Stat(ctx, "a")
+	is.True(isOver(err))
+	_, err = s.List(ctx, "", "", 0)
+	is.True(isOver(err))
+	for batch, err := range s.Read(ctx, "a", 0, streamlib.MaxOffset) {
+		is.Equal(len(batch), 0)
+		is.True(isOver(err))
+	}
+	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
 }
 
 func testStorageDeleteRace(t *testing.T, s streamlib.Storage) {
@@ -274,7 +306,7 @@ func testStorageDeleteRace(t *testing.T, s streamlib.Storage) {
 	go func() {
 		var err error
 		for life := 0; life < lives && err == nil; life++ {
-			err = errors.Join(s.Append("a", madeAt("a", 0, size, life)), s.Append("a", madeAt("a", size, size, life)), s.Delete("a"))
+			err = errors.Join(put(s, "a", madeAt("a", 0, size, life)...), put(s, "a", madeAt("a", size, size, life)...), drop(s, "a"))
 		}
 		done <- err
 	}()
@@ -286,7 +318,7 @@ func testStorageDeleteRace(t *testing.T, s streamlib.Storage) {
 		default:
 		}
 		var got []streamlib.Event
-		for batch, err := range s.Read("a", 0, streamlib.MaxOffset) {
+		for batch, err := range s.Read(context.Background(), "a", 0, streamlib.MaxOffset) {
 			if err != nil {
 				break // that the stream is gone may be an error
 			}
@@ -304,22 +336,22 @@ func testStorageNames(t *testing.T, s streamlib.Storage) {
 	want := names()
 	for i, name := range want {
 		is.NoErr(streamlib.CheckName(name))
-		is.NoErr(s.Append(name, events(name, 0, i%5+1)))
+		is.NoErr(put(s, name, events(name, 0, i%5+1)...))
 	}
 	for i, name := range want {
 		sameEvents(t, readStorage(t, s, name, 0, streamlib.MaxOffset), events(name, 0, i%5+1))
-		info, err := s.Stat(name)
+		info, err := s.Stat(context.Background(), name)
 		is.NoErr(err)
 		is.Equal(info.Name, name)
 		is.Equal(info.Tail, streamlib.Offset(i%5+1))
 	}
 	slices.Sort(want)
-	listed, err := s.List("", "", 0)
+	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(listed, want)
 	for i, name := range want {
-		is.NoErr(s.Delete(name))
-		listed, err := s.List("", "", 0)
+		is.NoErr(drop(s, name))
+		listed, err := s.List(context.Background(), "", "", 0)
 		is.NoErr(err)
 		is.True(slices.Equal(listed, want[i+1:])) // it deletes that name alone
 	}
@@ -327,29 +359,29 @@ func testStorageNames(t *testing.T, s streamlib.Storage) {
 
 func testStorageBadNames(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	is.NoErr(s.Append("a", events("a", 0, 1)))
+	is.NoErr(put(s, "a", events("a", 0, 1)...))
 	for _, name := range badNames {
-		_, stat := s.Stat(name)
-		read := end(s.Read(name, 0, streamlib.MaxOffset))
-		added, deleted := s.Append(name, events("a", 0, 1)), s.Delete(name)
+		_, stat := s.Stat(context.Background(), name)
+		read := end(s.Read(context.Background(), name, 0, streamlib.MaxOffset))
+		added, deleted := put(s, name, events("a", 0, 1)...), drop(s, name)
 		for what, err := range map[string]error{"append": added, "delete": deleted, "stat": stat, "read": read} {
 			if !errors.Is(err, streamlib.ErrInvalid) {
 				t.Errorf("%s %q: %v", what, name, err)
 			}
 		}
 	}
-	is.NoErr(s.Append("a", events("a", 1, 1)))
+	is.NoErr(put(s, "a", events("a", 1, 1)...))
 	sameEvents(t, readStorage(t, s, "a", 0, streamlib.MaxOffset), events("a", 0, 2))
-	listed, err := s.List("", "", 0)
+	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(listed, []string{"a"})
 }
 
 func testStat(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	is.NoErr(s.Append("a", madeAt("a", 0, 2, 5)))
-	is.NoErr(s.Append("a", madeAt("a", 2, 3, 7)))
-	info, err := s.Stat("a")
+	is.NoErr(put(s, "a", madeAt("a", 0, 2, 5)...))
+	is.NoErr(put(s, "a", madeAt("a", 2, 3, 7)...))
+	info, err := s.Stat(context.Background(), "a")
 	is.NoErr(err)
 	is.True(info.Size >= int64(5*len(events("a", 0, 1)[0].Record())))
 	is.Equal(info, streamlib.Info{Name: "a", Tail: 5, Size: info.Size, CreatedAt: moment(5), UpdatedAt: moment(7)})
@@ -359,10 +391,10 @@ func testList(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
 	all := []string{"A", "a", "a/1", "a/10", "a/2", "a0", "b", "ä", "😀"}
 	for _, name := range slices.Backward(all) {
-		is.NoErr(s.Append(name, events(name, 0, 1)))
+		is.NoErr(put(s, name, events(name, 0, 1)...))
 	}
-	is.NoErr(s.Append("gone", events("gone", 0, 1)))
-	is.NoErr(s.Delete("gone"))
+	is.NoErr(put(s, "gone", events("gone", 0, 1)...))
+	is.NoErr(drop(s, "gone"))
 	for _, test := range []struct {
 		prefix, after string
 		limit         int
@@ -382,7 +414,7 @@ func testList(t *testing.T, s streamlib.Storage) {
 		{"x", "", 0, nil},
 		{"", "\U0010ffff", 0, nil},
 	} {
-		listed, err := s.List(test.prefix, test.after, test.limit)
+		listed, err := s.List(context.Background(), test.prefix, test.after, test.limit)
 		is.NoErr(err)
 		if !slices.Equal(listed, test.want) {
 			t.Errorf("list %q after %q, at most %d: %q, want %q", test.prefix, test.after, test.limit, listed, test.want)
@@ -393,15 +425,15 @@ func testList(t *testing.T, s streamlib.Storage) {
 func testLarge(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
 	const at = 3000
-	is.NoErr(s.Append("a", events("a", 0, at)))
+	is.NoErr(put(s, "a", events("a", 0, at)...))
 	var batch []streamlib.Event // eight events, as large as one may be by default and as a batch may be
 	for i := range 8 {
 		batch = append(batch, event("a", at+i, `"`+strings.Repeat("x", streamlib.MaxEvent-2)+`"`, moment(0)))
 	}
-	is.NoErr(s.Append("a", batch))
-	is.NoErr(s.Append("a", events("a", at+8, at)))
+	is.NoErr(put(s, "a", batch...))
+	is.NoErr(put(s, "a", events("a", at+8, at)...))
 	sameEvents(t, readStorage(t, s, "a", at-1, at+9), slices.Concat(events("a", at-1, 1), batch, events("a", at+8, 1)))
-	is.NoErr(s.Append("b", []streamlib.Event{event("b", 0, `"`+strings.Repeat("y", streamlib.MaxBatch-2)+`"`, moment(0))}))
+	is.NoErr(put(s, "b", []streamlib.Event{event("b", 0, `"`+strings.Repeat("y", streamlib.MaxBatch-2)+`"`, moment(0))}...))
 	is.Equal(len(readStorage(t, s, "b", 0, 1)[0].Data()), streamlib.MaxBatch)
 	for _, o := range []int{0, 1, 500, at - 1, at + 8, at + 9, 2*at - 100, 2*at + 7} {
 		sameEvents(t, readStorage(t, s, "a", streamlib.Offset(o), streamlib.Offset(o)+1), events("a", o, 1))
@@ -417,7 +449,7 @@ func testConcurrent(t *testing.T, s streamlib.Storage) {
 		name := fmt.Sprint("s", i)
 		all.Go(func() {
 			for o := range count {
-				if err := s.Append(name, events(name, o*2, 2)); err != nil {
+				if err := put(s, name, events(name, o*2, 2)...); err != nil {
 					errs <- err
 					return
 				}
@@ -426,15 +458,15 @@ func testConcurrent(t *testing.T, s streamlib.Storage) {
 		all.Go(func() {
 			for n := 0; n < 2*count; {
 				got := 0
-				for batch, err := range s.Read(name, 0, streamlib.MaxOffset) {
+				for batch, err := range s.Read(context.Background(), name, 0, streamlib.MaxOffset) {
 					if err != nil {
 						errs <- err
 						return
 					}
 					got += len(batch)
 				}
-				info, err := s.Stat(name)
-				if _, err2 := s.List("s", "", 3); err != nil || err2 != nil || got < n || int(info.Tail) < got {
+				info, err := s.Stat(context.Background(), name)
+				if _, err2 := s.List(context.Background(), "s", "", 3); err != nil || err2 != nil || got < n || int(info.Tail) < got {
 					errs <- fmt.Errorf("read %d, then %d, tail %d: %w", n, got, info.Tail, errors.Join(err, err2))
 					return
 				}
@@ -443,7 +475,7 @@ func testConcurrent(t *testing.T, s streamlib.Storage) {
 		})
 		all.Go(func() {
 			for range 10 {
-				if err := errors.Join(s.Append(name+"x", events(name+"x", 0, 1)), s.Delete(name+"x")); err != nil {
+				if err := errors.Join(put(s, name+"x", events(name+"x", 0, 1)...), drop(s, name+"x")); err != nil {
 					errs <- err
 					return
 				}
@@ -459,17 +491,17 @@ func testConcurrent(t *testing.T, s streamlib.Storage) {
 		name := fmt.Sprint("s", i)
 		sameEvents(t, readStorage(t, s, name, 0, streamlib.MaxOffset), events(name, 0, 2*count))
 	}
-	listed, err := s.List("", "", 0)
+	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
 	is.Equal(len(listed), 8)
 }
 
 func testClose(t *testing.T, s streamlib.Storage) {
 	is := is.New(t)
-	is.NoErr(s.Append("a", events("a", 0, 1)))
+	is.NoErr(put(s, "a", events("a", 0, 1)...))
 	is.NoErr(s.Close())
-	is.True(errors.Is(s.Append("a", events("a", 1, 1)), streamlib.ErrUnavailable))
-	is.True(errors.Is(s.Append("b", events("b", 0, 1)), streamlib.ErrUnavailable))
+	is.True(errors.Is(put(s, "a", events("a", 1, 1)...), streamlib.ErrUnavailable))
+	is.True(errors.Is(put(s, "b", events("b", 0, 1)...), streamlib.ErrUnavailable))
 }
 
 // names are legal, and hard to keep apart or in a folder.
@@ -518,7 +550,7 @@ func moment(seconds int) time.Time {
 func readStorage(t *testing.T, s streamlib.Storage, name string, from, to streamlib.Offset) []streamlib.Event {
 	t.Helper()
 	var all []streamlib.Event
-	for batch, err := range s.Read(name, from, to) {
+	for batch, err := range s.Read(context.Background(), name, from, to) {
 		if err != nil {
 			t.Fatalf("read %q from %d to %d: %v", name, from, to, err)
 		}
@@ -538,4 +570,12 @@ func sameEvents(t *testing.T, got, want []streamlib.Event) {
 			t.Fatalf("event %d: %.300s, want %.300s", i, got[i].Record(), want[i].Record())
 		}
 	}
+}
+
+func put(s streamlib.Storage, name string, events ...streamlib.Event) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Events: events})
+}
+
+func drop(s streamlib.Storage, name string) error {
+	return s.Commit(context.Background(), name, streamlib.Change{Delete: true})
 }
