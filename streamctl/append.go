@@ -108,8 +108,8 @@ func valid(data []byte) error {
 	return nil
 }
 
-// append appends b. Where b has a key, and the outcome of a try is open, it tries again for a while; where nobody listens it
-// does so only if somebody has answered before.
+// append appends b. Where b has a key, and the outcome of a try is open, it tries again for a while; where nobody
+// listens it does so only if somebody has answered before.
 func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch, answered bool) (streamlib.Receipt, error) {
 	deadline := time.Now().Add(retryTime)
 	told, left := false, false
@@ -247,8 +247,8 @@ func (c *call) appendLines(ctx context.Context, name string, whole streamlib.Bat
 	}
 }
 
-// readBatches yields the lines of in, those that are there together in one batch, and with the last of them why no more can be
-// read. A whole input is one batch.
+// readBatches yields the lines of in, those that are there together in one batch, and with the last of them why no
+// more can be read. A whole input is one batch.
 func readBatches(stdin io.Reader, whole bool) iter.Seq2[[]line, error] {
 	return func(yield func([]line, error) bool) {
 		in := bufio.NewReaderSize(stdin, batchBytes)
@@ -286,7 +286,8 @@ func readBatches(stdin io.Reader, whole bool) iter.Seq2[[]line, error] {
 	}
 }
 
-// lineValue returns the JSON value of a line, nothing where that is blank. The first one may begin with a byte order mark.
+// lineValue returns the JSON value of a line, nothing where that is blank. The first one may begin with a byte order
+// mark.
 func lineValue(data []byte, first bool) (json.RawMessage, error) {
 	if first {
 		halves := len(data) > 1 && (data[0] == 0) != (data[1] == 0)
@@ -304,8 +305,8 @@ func lineValue(data []byte, first bool) (json.RawMessage, error) {
 	return data, valid(data)
 }
 
-// readLine returns the next line, which is the caller's. The last one may lack its end and comes with io.EOF. One that is
-// longer than any server takes is cut.
+// readLine returns the next line, which is the caller's. The last one may lack its end and comes with io.EOF. One
+// that is longer than any server takes is cut.
 func readLine(in *bufio.Reader) (data []byte, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -374,7 +375,8 @@ func (a *appender) sendWhole(ctx context.Context, lines []line, b streamlib.Batc
 	return nil
 }
 
-// reason is err, of an append, without what stands before it: the operation, the stream, and which event of one it was.
+// reason is err, of an append, without what stands before it: the operation, the stream, and which event of one it
+// was.
 func reason(name string, err error) error {
 	words := strings.TrimPrefix(err.Error(), fmt.Sprintf("append %q: ", name))
 	return rewordedError{strings.TrimPrefix(words, "invalid event 1: "), err}

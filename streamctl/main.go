@@ -5,8 +5,8 @@
 //	streamctl token create
 //	streamctl bench
 //
-// Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand before
-// and after the command's words.
+// Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand
+// before and after the command's words.
 //
 // # The server
 //
@@ -23,14 +23,14 @@
 // they do not lead to it, Linux says who has the folder's lock and where that process listens. Only a process that
 // holds the lock is ever signalled.
 //
-// What is in the file of --token-file, else in DURABLE_STREAMS_TOKEN, is sent to servers as a bearer token. It is no flag, for flags
-// are seen by everybody on the machine.
+// What is in the file of --token-file, else in DURABLE_STREAMS_TOKEN, is sent to servers as a bearer token. It is no
+// flag, for flags are seen by everybody on the machine.
 //
 // # Output
 //
-// Data goes to stdout, one JSON value a line, or with --json where a person's form is the default; all else goes to stderr.
-// Exit status: 0 done, 1 failed, 2 usage, 3 not running. Where the reader of stdout goes away the command ends quietly, but an
-// append goes on to the end of its input.
+// Data goes to stdout, one JSON value a line, or with --json where a person's form is the default; all else goes to
+// stderr. Exit status: 0 done, 1 failed, 2 usage, 3 not running. Where the reader of stdout goes away the command
+// ends quietly, but an append goes on to the end of its input.
 package main
 
 import (
@@ -83,8 +83,8 @@ func (i interruption) raise() {
 	}
 }
 
-// interruptible returns a context that ends with the first signal to end, and one that ends a little later, for what has
-// begun. The second signal ends the process at once.
+// interruptible returns a context that ends with the first signal to end, and one that ends a little later, for what
+// has begun. The second signal ends the process at once.
 func interruptible(ctx context.Context) (interrupted, graced context.Context, stop func()) {
 	const grace = 2 * time.Second
 	graced, cancel := context.WithCancelCause(ctx)

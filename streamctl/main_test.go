@@ -52,8 +52,8 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// build builds both programs, streamd with a default port that is taken, so that no test depends on who uses 3000, nor on the version
-// that git would give them.
+// build builds both programs, streamd with a default port that is taken, so that no test depends on who uses 3000,
+// nor on the version that git would give them.
 func build() error {
 	for _, program := range []string{"streamctl", "streamd"} {
 		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.defaultPort=" + port, "-o", filepath.Join(bin, program)}
@@ -164,8 +164,9 @@ func texts(out string) (texts []string) {
 	return texts
 }
 
-// TestTranscripts runs the sessions in testdata. A line that begins with "$ " is a command; below it stands its stdout, then its
-// stderr with "! " before each line, then its exit status where that is not 0. What differs from run to run is written in capitals.
+// TestTranscripts runs the sessions in testdata. A line that begins with "$ " is a command; below it stands its
+// stdout, then its stderr with "! " before each line, then its exit status where that is not 0. What differs from run
+// to run is written in capitals.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

@@ -33,8 +33,8 @@ func named(err error) error {
 	return nil
 }
 
-// outcome is the error of a command whose output has one, too: neither hides the other. A reader that has gone is no error
-// beside another one.
+// outcome is the error of a command whose output has one, too: neither hides the other. A reader that has gone is no
+// error beside another one.
 func outcome(err, output error) error {
 	switch {
 	case err == nil:
@@ -48,8 +48,9 @@ func outcome(err, output error) error {
 	return fmt.Errorf("%w; %w", err, output)
 }
 
-// untilReaderGone returns a context that ends with errReaderGone when stdout is a pipe that nobody reads any more, so that
-// a command that waits for events need not wait for one to find out. What watches the pipe ends with the process.
+// untilReaderGone returns a context that ends with errReaderGone when stdout is a pipe that nobody reads any more, so
+// that a command that waits for events need not wait for one to find out. What watches the pipe ends with the
+// process.
 func untilReaderGone(ctx context.Context, stdout io.Writer) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if f, ok := stdout.(*os.File); ok {

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// holder returns the pid of the process that has the folder's lock, 0 where none has or none that can be seen from here.
-// Known is false on systems that do not tell.
+// holder returns the pid of the process that has the folder's lock, 0 where none has or none that can be seen from
+// here. Known is false on systems that do not tell.
 func (f folder) holder() (pid int, known bool) {
 	locks, err := os.ReadFile("/proc/locks") // proc_locks(5)
 	if err != nil {
@@ -35,8 +35,8 @@ func (f folder) holder() (pid int, known bool) {
 	return 0, true
 }
 
-// hasLocked tells whether the process has a lock on this very folder: the device numbers in /proc/locks are not those of stat
-// on every file system, so inodes alone do not tell.
+// hasLocked tells whether the process has a lock on this very folder: the device numbers in /proc/locks are not those
+// of stat on every file system, so inodes alone do not tell.
 func hasLocked(pid int, dir os.FileInfo) bool {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	fds, err := os.ReadDir(proc + "/fd")

@@ -94,7 +94,8 @@ func TestServerOnAFullDisk(t *testing.T) {
 	}
 }
 
-// TestServerOnAReadOnlyDisk has no log and writes nothing, and streams are read. Where it cannot start its words are told.
+// TestServerOnAReadOnlyDisk has no log and writes nothing, and streams are read. Where it cannot start its words are
+// told.
 func TestServerOnAReadOnlyDisk(t *testing.T) {
 	asRoot(t)
 	is := is.New(t)

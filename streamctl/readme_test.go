@@ -62,8 +62,8 @@ func needTools(t *testing.T, tools ...string) {
 	}
 }
 
-// A page's sessions are one session in a new folder, and its terminal shows what it shows there, but for times, the pid,
-// the port and the folder.
+// A page's sessions are one session in a new folder, and its terminal shows what it shows there, but for times, the
+// pid, the port and the folder.
 func TestReadmeSessions(t *testing.T) {
 	needTools(t, "curl", "jq")
 	shown := 0

@@ -91,8 +91,8 @@ func (p place) plant(dir string, pid, port int) {
 	is.NoErr(os.WriteFile(filepath.Join(p.dir, dir, "daemon.port"), fmt.Appendln(nil, port), 0o600))
 }
 
-// TestStaleFilesAreNotBelieved plants files that name a living process which is no server, and a port where nobody, somebody
-// else, or another folder's server listens.
+// TestStaleFilesAreNotBelieved plants files that name a living process which is no server, and a port where nobody,
+// somebody else, or another folder's server listens.
 func TestStaleFilesAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -136,7 +136,8 @@ func TestStaleFilesAreNotBelieved(t *testing.T) {
 	is.Equal(other.ok("streamctl stream list"), "") // nothing went to the other folder's server
 }
 
-// TestFoldersHaveServersOfTheirOwn is for the original's fault: a second folder's append went into the first one's data.
+// TestFoldersHaveServersOfTheirOwn is for the original's fault: a second folder's append went into the first one's
+// data.
 func TestFoldersHaveServersOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -283,7 +284,8 @@ func TestTakenPort(t *testing.T) {
 	is.True(strings.Contains(r.stderr, "port "+port+" of 127.0.0.1 is taken"))
 }
 
-// TestHungServerIsStopped is for a server that holds its folder and answers nobody; its pid file may say what it likes.
+// TestHungServerIsStopped is for a server that holds its folder and answers nobody; its pid file may say what it
+// likes.
 func TestHungServerIsStopped(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)

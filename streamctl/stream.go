@@ -72,7 +72,8 @@ func (c *call) noStreams(err error) error {
 	return err
 }
 
-// explain makes of the error of an operation on a stream one that names both, and says what to type next where that is known.
+// explain makes of the error of an operation on a stream one that names both, and says what to type next where that
+// is known.
 func (c *call) explain(name string, err error) error {
 	if err == nil || errors.Is(err, errReaderGone) {
 		return err
@@ -193,7 +194,8 @@ func streamGet(ctx context.Context, c *call) error {
 	return nil
 }
 
-// brokenOff says how to go on where the connection was lost behind what was printed. What the server answered is no such error.
+// brokenOff says how to go on where the connection was lost behind what was printed. What the server answered is no
+// such error.
 func brokenOff(err error, next streamlib.Offset) error {
 	_, answer := errors.AsType[*streamhttp.Error](err)
 	_, corrupt := errors.AsType[*streamlib.CorruptError](err)

@@ -174,7 +174,8 @@ func TestLinesAreAppendedAsTheyCome(t *testing.T) {
 	is.NoErr(c.Wait())
 }
 
-// TestCtrlCTellsWhatWasAppended of an input that goes on, and ends the append by the signal, so that the shell's loop ends, too.
+// TestCtrlCTellsWhatWasAppended of an input that goes on, and ends the append by the signal, so that the shell's loop
+// ends, too.
 func TestCtrlCTellsWhatWasAppended(t *testing.T) {
 	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
@@ -385,7 +386,8 @@ func TestSomeWebServerIsKnown(t *testing.T) {
 	}
 }
 
-// cutter is a server's double that takes every second append to the server and cuts the connection instead of answering.
+// cutter is a server's double that takes every second append to the server and cuts the connection instead of
+// answering.
 func cutter(t *testing.T, to string) string {
 	t.Helper()
 	target, err := url.Parse(to)

@@ -48,8 +48,8 @@ func (c *call) tokenHint(name string) string {
 
 var secretForm = regexp.MustCompile("^[A-Z2-7]{26}$")
 
-// secret returns the header that shows a server with tokens who may use the folder. What has another form is none: the folder
-// may be somebody else's, and what is said may go to anybody.
+// secret returns the header that shows a server with tokens who may use the folder. What has another form is none:
+// the folder may be somebody else's, and what is said may go to anybody.
 func (f folder) secret() string {
 	b, _, err := daemon.Read(f.dir, daemon.SecretFile)
 	if secret := strings.TrimSpace(string(b)); err == nil && secretForm.MatchString(secret) {

@@ -111,9 +111,9 @@ func TestKilledAgainAndAgain(t *testing.T) {
 
 const kill = "signal=KILL" // strace's word for it
 
-// TestFaultAtEverySyscall lets strace kill the server at the n-th call of a kind, or fail the call, for every n until a
-// run ends by itself. Strace counts in each thread: the disk package's tests inject at every call for certain, here it is
-// the kernel that does.
+// TestFaultAtEverySyscall lets strace kill the server at the n-th call of a kind, or fail the call, for every n until
+// a run ends by itself. Strace counts in each thread: the disk package's tests inject at every call for certain, here
+// it is the kernel that does.
 func TestFaultAtEverySyscall(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if testing.Short() {
@@ -147,7 +147,8 @@ func TestFaultAtEverySyscall(t *testing.T) {
 	}
 }
 
-// TestFailedSync: after a sync that failed the server is alive and not ready, or ends where it was told to, for whoever starts it again.
+// TestFailedSync: after a sync that failed the server is alive and not ready, or ends where it was told to, for
+// whoever starts it again.
 func TestFailedSync(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {

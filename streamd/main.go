@@ -6,26 +6,26 @@
 //
 // Its flags are told by --help.
 //
-// Verify reads every line of every stream in a folder that no server has, and tells what is damaged. Repair cuts that off,
-// keeps a copy of each file as it was, and tells what it gave up.
+// Verify reads every line of every stream in a folder that no server has, and tells what is damaged. Repair cuts that
+// off, keeps a copy of each file as it was, and tells what it gave up.
 //
-// Once it listens it prints its URL on stdout, and nothing else; the log goes to stderr. Whatever the host, it listens on
-// 127.0.0.1 too, where streamctl looks for it.
+// Once it listens it prints its URL on stdout, and nothing else; the log goes to stderr. Whatever the host, it
+// listens on 127.0.0.1 too, where streamctl looks for it.
 //
 // A lock on the folder, flock(2), says who owns it, for as long as that process lives. The files daemon.pid and
 // daemon.port in the folder are there while the server listens; they are hints, which a crash leaves behind, and GET
 // /healthz is the proof. The file daemon.args has the flags that were given, --dir excepted, for streamctl to start
 // the server with them again when it has to.
 //
-// With --tokens every request but GET /healthz and /readyz needs a token, those from this machine too; package streamhttp/tokens has the form of
-// the file. It is read again when it changes, and on SIGHUP. The folder then has two files more: session.key signs the cookies of
-// pages, and daemon.secret, new at each start, is how streamctl gets to know from /healthz what others are not told: pid, folder
-// and flags.
+// With --tokens every request but GET /healthz and /readyz needs a token, those from this machine too; package
+// streamhttp/tokens has the form of the file. It is read again when it changes, and on SIGHUP. The folder then has
+// two files more: session.key signs the cookies of pages, and daemon.secret, new at each start, is how streamctl gets
+// to know from /healthz what others are not told: pid, folder and flags.
 //
-// SIGTERM, SIGINT and, without --tokens or when its terminal closes, SIGHUP, unless that was ignored from the start, end it
-// cleanly within 5 seconds: subscriptions end first, requests that have begun are finished, also those whose body is still to come, unless
-// that takes longer; and what was appended is left in a form that needs no recovery. A second signal, other than SIGHUP, ends it at
-// once, and loses nothing that was acknowledged.
+// SIGTERM, SIGINT and, without --tokens or when its terminal closes, SIGHUP, unless that was ignored from the start,
+// end it cleanly within 5 seconds: subscriptions end first, requests that have begun are finished, also those whose
+// body is still to come, unless that takes longer; and what was appended is left in a form that needs no recovery. A
+// second signal, other than SIGHUP, ends it at once, and loses nothing that was acknowledged.
 //
 // Exit status: 0 ended as told, 1 failed, 2 usage, 4 the folder belongs to another server.
 package main

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// Windows has no signals: Ctrl-C and Ctrl-Break are SIGINT, the end of the console, the session or the machine is SIGTERM, and
-// nothing else ends streamd cleanly.
+// Windows has no signals: Ctrl-C and Ctrl-Break are SIGINT, the end of the console, the session or the machine is
+// SIGTERM, and nothing else ends streamd cleanly.
 
 // portTaken is WSAEADDRINUSE.
 const portTaken = syscall.Errno(10048)

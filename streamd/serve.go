@@ -30,7 +30,8 @@ const (
 	ownerTime = 8 * time.Second
 )
 
-// run is streamd, with all that a process has around it in the arguments. It returns when ctx is done and all has ended.
+// run is streamd, with all that a process has around it in the arguments. It returns when ctx is done and all has
+// ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	out := &output{Writer: stdout}
 	if len(args) > 0 && (args[0] == "verify" || args[0] == "repair") {
@@ -125,8 +126,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	return err
 }
 
-// openStorage takes the folder, and opens what is in it unless the storage is memory. Where it fails later, and is to end the server,
-// that comes through failed.
+// openStorage takes the folder, and opens what is in it unless the storage is memory. Where it fails later, and is to
+// end the server, that comes through failed.
 func openStorage(o options, failed chan<- error, log *slog.Logger) (storage streamlib.Storage, ready func() error, err error) {
 	if o.storage == "fs" {
 		options := disk.Options{NoSync: o.sync == "none", Log: log}
@@ -174,8 +175,8 @@ func address(o options) (*net.IPAddr, error) {
 	return ip, nil
 }
 
-// listen returns a listener on ip, and where that does not take connections to 127.0.0.1 one there too, on the same port.
-// Where the port is taken, it is another one if fallback says so.
+// listen returns a listener on ip, and where that does not take connections to 127.0.0.1 one there too, on the same
+// port. Where the port is taken, it is another one if fallback says so.
 func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (listeners []net.Listener, url string, err error) {
 	var lc net.ListenConfig
 	port := strconv.Itoa(number)

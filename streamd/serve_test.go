@@ -28,7 +28,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// inProcess runs streamd in a goroutine and returns when it listens. End is what a signal does; it returns run's error and the log.
+// inProcess runs streamd in a goroutine and returns when it listens. End is what a signal does; it returns run's
+// error and the log.
 func inProcess(t *testing.T, dir string, args ...string) (url string, end func() (string, error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -435,7 +436,8 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestFlagsAreTold: each flag that streamd takes is in the table that its help and streamctl's are made of, and no other.
+// TestFlagsAreTold: each flag that streamd takes is in the table that its help and streamctl's are made of, and no
+// other.
 func TestFlagsAreTold(t *testing.T) {
 	is := is.New(t)
 	var took, told []string
@@ -450,7 +452,8 @@ func TestFlagsAreTold(t *testing.T) {
 	is.Equal(took, told)
 }
 
-// TestFewFiles: with no descriptor left for a connection or a stream the server refuses what it cannot do, and recovers.
+// TestFewFiles: with no descriptor left for a connection or a stream the server refuses what it cannot do, and
+// recovers.
 func TestFewFiles(t *testing.T) {
 	is := is.New(t)
 	server := start(t, t.TempDir(), "sh", "-c", `ulimit -n 64; exec "$0" "$@"`)

@@ -56,7 +56,8 @@ func request(t *testing.T, method, url string, header ...string) (int, string, [
 	return resp.StatusCode, string(b), resp.Cookies()
 }
 
-// TestTokens: nobody gets in without one, from this machine neither, and who the server is only they know who may use its folder.
+// TestTokens: nobody gets in without one, from this machine neither, and who the server is only they know who may use
+// its folder.
 func TestTokens(t *testing.T) {
 	is := is.New(t)
 	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "tokens")

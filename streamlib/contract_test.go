@@ -35,7 +35,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// alone makes streams without a manager, each once. The manager checks the names that it is given; here the caller does.
+// alone makes streams without a manager, each once. The manager checks the names that it is given; here the caller
+// does.
 func alone(f streamlib.Factory) func(name string) streamlib.Stream {
 	var mu sync.Mutex
 	storage, streams := memory.New(), map[string]streamlib.Stream{}

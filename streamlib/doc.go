@@ -1,5 +1,5 @@
-// Package streamlib keeps event streams: named, ordered, durable logs of JSON values that are appended to, read by offset
-// and followed live.
+// Package streamlib keeps event streams: named, ordered, durable logs of JSON values that are appended to, read by
+// offset and followed live.
 //
 //	storage, err := disk.Open(dir, disk.Options{})
 //	if err != nil {
@@ -50,7 +50,7 @@
 //
 // # What it is not
 //
-// It is no consensus, no query language and no broker: one process has the storage, and whoever wants more copies reads it.
-// It retries nothing, decodes no data, and starts no goroutine but those that bound the time of hooks and the one in which package
-// disk makes checkpoints.
+// It is no consensus, no query language and no broker: one process has the storage, and whoever wants more copies
+// reads it. It retries nothing, decodes no data, and starts no goroutine but those that bound the time of hooks and
+// the one in which package disk makes checkpoints.
 package streamlib

@@ -7,8 +7,8 @@ import (
 
 // What callers tell apart. Errors wrap these; test them with errors.Is and errors.AsType.
 //
-// An append that fails with any of them has stored nothing. The outcome of an append that fails with another error is open:
-// repeat it with a key.
+// An append that fails with any of them has stored nothing. The outcome of an append that fails with another error is
+// open: repeat it with a key.
 var (
 	ErrInvalid     = errors.New("invalid")                      // the caller's argument: name, offset, JSON
 	ErrTooLarge    = errors.New("too large")                    // an event or a batch over its limit

@@ -44,7 +44,8 @@ func (o Offset) String() string {
 	return string(appendOffset(nil, o))
 }
 
-// ParseOffset reads "-1", "now", or a number of at most MaxOffset with or without leading zeros. The error is ErrInvalid.
+// ParseOffset reads "-1", "now", or a number of at most MaxOffset with or without leading zeros. The error is
+// ErrInvalid.
 func ParseOffset(s string) (Offset, error) {
 	switch s {
 	case "-1":
@@ -59,8 +60,8 @@ func ParseOffset(s string) (Offset, error) {
 	return Offset(n), nil
 }
 
-// CheckName returns an ErrInvalid for what cannot be a stream's name: names are 1 to 255 bytes of UTF-8 without control
-// characters. Everything else is a name and never a path, "..", "a/b" and "CON" too.
+// CheckName returns an ErrInvalid for what cannot be a stream's name: names are 1 to 255 bytes of UTF-8 without
+// control characters. Everything else is a name and never a path, "..", "a/b" and "CON" too.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -82,8 +83,8 @@ func CheckName(name string) error {
 // The slices that its methods return share that memory and must not be changed.
 type Event struct {
 	Offset Offset
-	// public is the public form without the closing brace, and up to its capacity what Record returns. So an event has four words, which
-	// is what the compiler keeps in registers.
+	// public is the public form without the closing brace, and up to its capacity what Record returns. So an event has
+	// four words, which is what the compiler keeps in registers.
 	public []byte
 }
 
@@ -123,8 +124,8 @@ func (e Event) Key() string {
 	return unquote(e.Record()[len(e.public)+len(beforeKey):])
 }
 
-// HasType tells whether the data is an object whose "type" or "_type", by these very names, is one of types. No types are
-// every type.
+// HasType tells whether the data is an object whose "type" or "_type", by these very names, is one of types. No types
+// are every type.
 func (e Event) HasType(types ...string) bool {
 	if len(types) == 0 {
 		return true
@@ -199,8 +200,8 @@ func NewRecord(o Offset, name string, data json.RawMessage, createdAt time.Time)
 	return appendRecord(nil, o, appendQuoted(nil, name), data, appendTime(nil, createdAt.UTC()), ""), CheckName(name)
 }
 
-// ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and not
-// its data, for which a Storage has a checksum.
+// ParseRecord makes an event of a record that Record returned; it keeps the slice. It checks the record's shape and
+// not its data, for which a Storage has a checksum.
 func ParseRecord(record []byte) (Event, error) {
 	if len(record) < nameAt+timeLen || string(record[:len(beforeOffset)]) != beforeOffset ||
 		string(record[nameAt-len(beforeName):nameAt]) != beforeName {
@@ -228,7 +229,8 @@ func ParseRecord(record []byte) (Event, error) {
 	return Event{offset, record[:public:len(record)]}, nil
 }
 
-// digits reads 8 digits, all at once: every event that is read has 33 (Daniel Lemire, "Quickly parsing eight digits", 2018).
+// digits reads 8 digits, all at once: every event that is read has 33 (Daniel Lemire, "Quickly parsing eight digits",
+// 2018).
 func digits(b []byte) (n uint64, ok bool) {
 	n = binary.LittleEndian.Uint64(b)
 	ok = isDigits(n)

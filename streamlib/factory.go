@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// A Factory makes the stream called name, which has passed CheckName, over a storage: Layer 3. What it makes is the only way to that stream: the
-// Manager asks it for every stream, so the hooks of a factory with hooks cannot be reached around. The data of batches that its
-// stream is given is as it was sent, and nobody has checked it yet: Plain's stream does.
+// A Factory makes the stream called name, which has passed CheckName, over a storage: Layer 3. What it makes is the
+// only way to that stream: the Manager asks it for every stream, so the hooks of a factory with hooks cannot be
+// reached around. The data of batches that its stream is given is as it was sent, and nobody has checked it yet:
+// Plain's stream does.
 type Factory func(name string, storage Storage, o Options) Stream
 
 // Active is what streamd uses unless its --factory flag says otherwise: the one line to change.

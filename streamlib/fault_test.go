@@ -140,8 +140,8 @@ func TestFailingCommit(t *testing.T) {
 	}
 }
 
-// TestOpenOutcome has a storage that stores and says that it failed: the events are there for the followers, once each, and
-// the keys for those who repeat.
+// TestOpenOutcome has a storage that stores and says that it failed: the events are there for the followers, once
+// each, and the keys for those who repeat.
 func TestOpenOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -249,7 +249,8 @@ func TestDeleteUnderWay(t *testing.T) {
 	}
 }
 
-// TestNextLife deletes the stream and makes it again just before a reader comes to the storage: it reads nothing of the next life.
+// TestNextLife deletes the stream and makes it again just before a reader comes to the storage: it reads nothing of
+// the next life.
 func TestNextLife(t *testing.T) {
 	is := is.New(t)
 	storage := newFaulty()

@@ -173,8 +173,8 @@ func (s *core) settled(ctx context.Context, life int) error {
 	return nil
 }
 
-// remember keeps the last commits for the followers, who then need not read them from the storage each. What they were given
-// stays as it is: the slice only grows, or is replaced. The caller holds mu.
+// remember keeps the last commits for the followers, who then need not read them from the storage each. What they
+// were given stays as it is: the slice only grows, or is replaced. The caller holds mu.
 func (s *core) remember(events []Event, size int) {
 	if s.followers == 0 || size > keepCommit {
 		s.recent, s.size = nil, 0

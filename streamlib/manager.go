@@ -12,9 +12,9 @@ import (
 // keepIdle is how many streams that nobody uses the manager keeps ready.
 const keepIdle = 16 << 10
 
-// A Manager has the streams of one storage by name: Layer 4. It makes a stream when it is first used and drops it some time
-// after the last use, so what it costs depends on the streams in use and not on those that exist. Its methods may be
-// called at once.
+// A Manager has the streams of one storage by name: Layer 4. It makes a stream when it is first used and drops it
+// some time after the last use, so what it costs depends on the streams in use and not on those that exist. Its
+// methods may be called at once.
 type Manager struct {
 	storage Storage
 	factory Factory
@@ -38,9 +38,9 @@ func NewManager(storage Storage, f Factory, o Options) *Manager {
 	}
 }
 
-// Stream returns the stream called name. It may be kept, and costs nothing while it is not used. Where the name is none, its
-// methods fail with ErrInvalid. Its Subscribe takes its place when it is called, and a deletion from then on ends it; what it
-// returns must be iterated over, or the stream stays in memory.
+// Stream returns the stream called name. It may be kept, and costs nothing while it is not used. Where the name is
+// none, its methods fail with ErrInvalid. Its Subscribe takes its place when it is called, and a deletion from then
+// on ends it; what it returns must be iterated over, or the stream stays in memory.
 func (m *Manager) Stream(name string) Stream { return handle{m, name} }
 
 // List returns the names of the streams that can be read: see Storage.
@@ -74,8 +74,8 @@ func (m *Manager) making(name string) bool {
 func (m *Manager) Damaged() []Info { return m.storage.Damaged() }
 
 // Subscribe yields what is appended from now on to the streams whose names begin with prefix, each stream's events in
-// order; streams made later are among them. A reader that falls more than 64 MiB behind gets an error, never a gap. What is
-// returned is to be ranged over, once.
+// order; streams made later are among them. A reader that falls more than 64 MiB behind gets an error, never a gap.
+// What is returned is to be ranged over, once.
 func (m *Manager) Subscribe(ctx context.Context, prefix string) iter.Seq2[[]Event, error] {
 	feed := &m.options.shared.feed
 	r := feed.join() // now, not when the iteration begins

@@ -70,7 +70,8 @@ func canceled(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestManagerDropsIdleStreams uses more streams than are kept: those in use stay what they are, the others are made again.
+// TestManagerDropsIdleStreams uses more streams than are kept: those in use stay what they are, the others are made
+// again.
 func TestManagerDropsIdleStreams(t *testing.T) {
 	is := is.New(t)
 	factory, made := counted(streamlib.Plain)
@@ -530,7 +531,8 @@ func TestListWhileMade(t *testing.T) {
 	is.Equal(list("", 0), []string{"a", "b", "c", "d", "e", "f"})
 }
 
-// TestSubscribeAllBehind has a reader that takes nothing: beyond 64 MiB it is left behind, and holds nothing any longer.
+// TestSubscribeAllBehind has a reader that takes nothing: beyond 64 MiB it is left behind, and holds nothing any
+// longer.
 func TestSubscribeAllBehind(t *testing.T) {
 	is := is.New(t)
 	storage := newFaulty()

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Storage keeps ordered records under names: Layer 0. It knows bytes and offsets; hooks, keys and conditions are not its.
+// Storage keeps ordered records under names: Layer 0. It knows bytes and offsets; hooks, keys and conditions are not
+// its.
 //
 // All methods may be called at once from many goroutines. What CheckName refuses is ErrInvalid and changes nothing.
 // A name that was never appended to, or was deleted, is an empty stream: reading it creates nothing and is no
@@ -31,15 +32,16 @@ type Storage interface {
 	// prefix and are behind after.
 	List(ctx context.Context, prefix, after string, limit int) ([]string, error)
 
-	// Damaged returns the streams that are known to be damaged, sorted by name, with no more than Name and Damage. It does not look for any.
+	// Damaged returns the streams that are known to be damaged, sorted by name, with no more than Name and Damage. It
+	// does not look for any.
 	Damaged() []Info
 
 	// Close ends the use of the storage. Commits after it fail with ErrUnavailable.
 	Close() error
 }
 
-// A Change is what one commit does to a stream: it appends, or it deletes. One that does neither changes nothing, and one
-// that does both is ErrInvalid.
+// A Change is what one commit does to a stream: it appends, or it deletes. One that does neither changes nothing, and
+// one that does both is ErrInvalid.
 type Change struct {
 	Events []Event // to append; the offset of the first must be the tail
 	Delete bool    // the stream with its events; the next events start again at offset 0
@@ -53,6 +55,7 @@ type Info struct {
 	CreatedAt time.Time // of its first event
 	UpdatedAt time.Time // of its last event
 
-	// Damage is what is known to be damaged, nil where nothing is. A stream that has any takes no appends until it was repaired.
+	// Damage is what is known to be damaged, nil where nothing is. A stream that has any takes no appends until it was
+	// repaired.
 	Damage *CorruptError
 }

@@ -23,13 +23,14 @@ type Stream interface {
 	Append(ctx context.Context, b Batch) (Receipt, error)
 
 	// Read yields the events with offsets in [from, to) up to the tail as it is when the iteration begins, in batches,
-	// and ends. From is clamped to the stream's beginning, and Now is the tail. A name that was never appended to yields nothing.
-	// Errors end the iteration: *CorruptError behind what still reads, ErrDeleted, the context's.
+	// and ends. From is clamped to the stream's beginning, and Now is the tail. A name that was never appended to yields
+	// nothing. Errors end the iteration: *CorruptError behind what still reads, ErrDeleted, the context's.
 	Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error]
 
 	// Subscribe yields the events from from on, first what exists, then what is appended, in order with no gap and no
 	// repeat, those that are ready together in one batch. It ends with an error: the context's when that is done,
-	// ErrDeleted when the stream is. From a position beyond the tail it waits for that position. Subscribing makes nothing.
+	// ErrDeleted when the stream is. From a position beyond the tail it waits for that position. Subscribing makes
+	// nothing.
 	Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error]
 
 	// Stat returns the tail and what else is known of the stream.
@@ -45,9 +46,9 @@ type Batch struct {
 	// are kept as they are less insignificant white space. The caller may change them once Append returned.
 	Data []json.RawMessage
 
-	// Key makes the append idempotent, "" is none: 1 to 255 bytes of UTF-8 without control characters. An append with a key
-	// that one of the stream's last 10,000 events (or 64 MiB of them) was appended with adds nothing and returns what was
-	// appended then, whatever IfTail says and without a hook being run; with other data it is ErrKeyReused.
+	// Key makes the append idempotent, "" is none: 1 to 255 bytes of UTF-8 without control characters. An append with a
+	// key that one of the stream's last 10,000 events (or 64 MiB of them) was appended with adds nothing and returns
+	// what was appended then, whatever IfTail says and without a hook being run; with other data it is ErrKeyReused.
 	Key string
 
 	// IfTail, where not nil, appends only if it is the tail, else the error is *ConflictError.

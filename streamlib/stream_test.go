@@ -80,7 +80,8 @@ func TestClockOutOfRange(t *testing.T) {
 	}
 }
 
-// TestGroupCommit holds one commit on the disk while others queue: they share the next one, in their order, deletions too.
+// TestGroupCommit holds one commit on the disk while others queue: they share the next one, in their order, deletions
+// too.
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -419,8 +420,8 @@ func TestTwinLeaves(t *testing.T) {
 	})
 }
 
-// TestKeysAreReadBackwards has a stream of 9,000,000 events, all with keys: about the window is read of it, however large
-// the events are, and a batch that reaches over the window's edge is known as a whole.
+// TestKeysAreReadBackwards has a stream of 9,000,000 events, all with keys: about the window is read of it, however
+// large the events are, and a batch that reaches over the window's edge is known as a whole.
 func TestKeysAreReadBackwards(t *testing.T) {
 	const tail = 9_000_000
 	for _, test := range []struct{ size, batch, window, most int }{

@@ -27,8 +27,8 @@ func (r Right) String() string {
 	return [...]string{"nothing", "read", "write", "admin"}[r]
 }
 
-// Access says who may do what. It is asked by many goroutines at once, and for a request that lives long more than once.
-// Package tokens has one that reads a file of tokens.
+// Access says who may do what. It is asked by many goroutines at once, and for a request that lives long more than
+// once. Package tokens has one that reads a file of tokens.
 type Access interface {
 	// Grant returns what the sender of r may do now. An error is answered 401 with its text.
 	Grant(r *http.Request) (Grant, error)
@@ -49,8 +49,8 @@ type Grant struct {
 // open are the paths that want no grant.
 var open = map[string]bool{"/healthz": true, "/readyz": true, "/session": true}
 
-// guard is route for those alone who have the right that the method needs: on the stream, or where the path has none on all
-// streams. A list shows what its reader may read. What is read ends when the right does.
+// guard is route for those alone who have the right that the method needs: on the stream, or where the path has none
+// on all streams. A list shows what its reader may read. What is read ends when the right does.
 func (h *handler) guard(path, method string, route route) route {
 	if h.Access == nil || open[path] {
 		return route
@@ -91,7 +91,8 @@ func (h *handler) guard(path, method string, route route) route {
 	}
 }
 
-// allows returns why somebody may not do what needs a right on the stream called name, or where that is empty on all streams.
+// allows returns why somebody may not do what needs a right on the stream called name, or where that is empty on all
+// streams.
 func (g *Grant) allows(need Right, name string) error {
 	if g.Right >= need && g.covers(name) {
 		return nil

@@ -23,7 +23,8 @@ import (
 
 var benchBody = []byte(`{"data":{"type":"message","text":"` + strings.Repeat("x", 160) + `"}}`)
 
-// BenchmarkAppend is one event a request over 64 connections, beside a bare handler that reads and answers the same bytes.
+// BenchmarkAppend is one event a request over 64 connections, beside a bare handler that reads and answers the same
+// bytes.
 func BenchmarkAppend(b *testing.B) {
 	client, _ := serve(b, streamhttp.Config{})
 	b.Run("streams", func(b *testing.B) { benchPosts(b, client.URL+"/streams/s") })
@@ -96,7 +97,8 @@ func BenchmarkBatch(b *testing.B) {
 	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkCatchUp reads 200,000 events: the bytes alone, then with the client's parsing, by SSE and as lines and array.
+// BenchmarkCatchUp reads 200,000 events: the bytes alone, then with the client's parsing, by SSE and as lines and
+// array.
 func BenchmarkCatchUp(b *testing.B) {
 	const n = 200_000
 	client, m := serve(b, streamhttp.Config{})

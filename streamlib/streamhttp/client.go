@@ -126,9 +126,9 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 	return page, nil
 }
 
-// Subscribe yields what is appended from now on to the streams whose names begin with prefix, streams made later among
-// them; where types are given, only events that HasType. An empty batch comes first, once the server has begun. It ends with an
-// error when the connection is lost: what was appended meanwhile cannot be had this way.
+// Subscribe yields what is appended from now on to the streams whose names begin with prefix, streams made later
+// among them; where types are given, only events that HasType. An empty batch comes first, once the server has begun.
+// It ends with an error when the connection is lost: what was appended meanwhile cannot be had this way.
 func (c *Client) Subscribe(ctx context.Context, prefix string, types ...string) iter.Seq2[[]streamlib.Event, error] {
 	return iterate(ctx, "subscribe to all", "", func(yield func([]streamlib.Event, error) bool) error {
 		q := url.Values{}
@@ -193,8 +193,8 @@ func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 	return resp, nil
 }
 
-// redirect follows a redirect that keeps the method and the origin: no other server gets what is meant for this one, such as a token,
-// and no append becomes a read.
+// redirect follows a redirect that keeps the method and the origin: no other server gets what is meant for this one,
+// such as a token, and no append becomes a read.
 func redirect(to *http.Request, via []*http.Request) error {
 	switch from := via[0]; {
 	case to.Method != from.Method || origin(to.URL) != origin(from.URL):

@@ -7,7 +7,8 @@ import (
 	"unsafe"
 )
 
-// awaitTaken waits, for a limited time, until the client's machine has acknowledged all that was written to conn: tcp(7), SIOCOUTQ.
+// awaitTaken waits, for a limited time, until the client's machine has acknowledged all that was written to conn:
+// tcp(7), SIOCOUTQ.
 func awaitTaken(conn *net.TCPConn, limit time.Duration) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -33,8 +33,8 @@ func dial(t testing.TB, c *streamhttp.Client) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// TestClientsThatSendNoMoreAreAnswered: nc and others close their half of the connection behind the request, which net/http takes for
-// their leaving.
+// TestClientsThatSendNoMoreAreAnswered: nc and others close their half of the connection behind the request, which
+// net/http takes for their leaving.
 func TestClientsThatSendNoMoreAreAnswered(t *testing.T) {
 	var left context.Context // is done when net/http has seen it
 	hooks := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "wait", Run: func(context.Context, string, json.RawMessage) error {
@@ -196,8 +196,8 @@ func TestReadsPromiseHowFarTheyGo(t *testing.T) {
 	}
 }
 
-// pythons are two clients of Python's standard library, which read no answer before they have sent the whole body. For each
-// request they print the status.
+// pythons are two clients of Python's standard library, which read no answer before they have sent the whole body.
+// For each request they print the status.
 var pythons = map[string]string{
 	"http.client": `
 import sys, json, http.client

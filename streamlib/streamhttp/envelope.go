@@ -9,8 +9,8 @@ import (
 	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
-// bodyValue returns the V of {"data": V}, which nobody has looked into yet where the body begins and ends as most do, and which is
-// compact else.
+// bodyValue returns the V of {"data": V}, which nobody has looked into yet where the body begins and ends as most do,
+// and which is compact else.
 func bodyValue(body []byte, maxEvent int) (json.RawMessage, error) {
 	if v, ok := bytes.CutPrefix(body, []byte(`{"data":`)); ok {
 		if v, ok = bytes.CutSuffix(bytes.TrimRight(v, " \t\r\n"), []byte("}")); ok && len(v) <= maxEvent {

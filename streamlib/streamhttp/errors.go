@@ -40,8 +40,8 @@ type damagedError struct {
 func (e damagedError) Error() string   { return e.answer.Message }
 func (e damagedError) Unwrap() []error { return []error{e.answer, e.damage} }
 
-// statuses are the errors that a status alone tells. *HookError is 400, *ConflictError 412 and *GoneError 410 with members
-// of their own; all others are 500.
+// statuses are the errors that a status alone tells. *HookError is 400, *ConflictError 412 and *GoneError 410 with
+// members of their own; all others are 500.
 var statuses = []struct {
 	err    error
 	status int
@@ -170,7 +170,8 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// passing tells whether a repeated request may fare better: the connection was lost, or the server has troubles of its own.
+// passing tells whether a repeated request may fare better: the connection was lost, or the server has troubles of
+// its own.
 func passing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
 		return false

@@ -37,10 +37,10 @@ func (r *Remote) Subscribe(ctx context.Context, from streamlib.Offset) iter.Seq2
 	return r.Follow(ctx, Follow{From: from})
 }
 
-// Follow yields the events that there are, then what is appended, as they come and without end. A failure of the first
-// connection is an error. Once connected, it connects again by itself whenever the connection is lost, and goes on with no gap
-// and no repeat. It ends with an error: the context's; streamlib.ErrDeleted when the stream is deleted meanwhile;
-// *streamlib.GoneError when that is found out later; or another refusal of the server.
+// Follow yields the events that there are, then what is appended, as they come and without end. A failure of the
+// first connection is an error. Once connected, it connects again by itself whenever the connection is lost, and goes
+// on with no gap and no repeat. It ends with an error: the context's; streamlib.ErrDeleted when the stream is deleted
+// meanwhile; *streamlib.GoneError when that is found out later; or another refusal of the server.
 func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Event, error] {
 	return iterate(ctx, "subscribe", r.name, func(yield func([]streamlib.Event, error) bool) error {
 		q := url.Values{}

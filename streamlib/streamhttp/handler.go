@@ -38,11 +38,11 @@ type Config struct {
 
 	// Access says who may do what; nil trusts whoever reaches the handler.
 	Access Access
-	// AllowOrigins are the origins whose pages may read and write as the server's own may; "*", only with Access, is all of
-	// them for whoever sends a token. NewHandler panics where one is no Origin.
+	// AllowOrigins are the origins whose pages may read and write as the server's own may; "*", only with Access, is all
+	// of them for whoever sends a token. NewHandler panics where one is no Origin.
 	AllowOrigins []string
-	// Local tells whether the sender of a request may know Health's PID, Dir and Args. Nil is anyone on the same machine, or
-	// with Access nobody: what a proxy passes on comes from the same machine, too.
+	// Local tells whether the sender of a request may know Health's PID, Dir and Args. Nil is anyone on the same
+	// machine, or with Access nobody: what a proxy passes on comes from the same machine, too.
 	Local func(r *http.Request) bool
 }
 
@@ -96,8 +96,8 @@ type handler struct {
 	mux     http.ServeMux
 }
 
-// A route answers a request about the stream called name, where there is one. Where it returns an error it has answered
-// nothing yet.
+// A route answers a request about the stream called name, where there is one. Where it returns an error it has
+// answered nothing yet.
 type route func(w http.ResponseWriter, r *http.Request, name string) error
 
 type methods map[string]route
@@ -163,8 +163,8 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 	return h.sameOrigin(r)
 }
 
-// unknown answers what no pattern matches. The stream called "/" is among it: ServeMux takes a segment that is %2F alone for
-// the end of the path.
+// unknown answers what no pattern matches. The stream called "/" is among it: ServeMux takes a segment that is %2F
+// alone for the end of the path.
 func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) error {
 	escaped := r.URL.EscapedPath()
 	if rest, ok := strings.CutPrefix(strings.Replace(escaped, "%2f", "%2F", 1), "/streams/%2F"); ok && (rest == "" || rest == "/events") {
@@ -188,8 +188,9 @@ var (
 	sseUTF8  = []string{sseType[0] + "; charset=utf-8"} // without it some clients read ISO-8859-1
 )
 
-// allowed tells whether the request's host may be asked for. A web page can let any name of its own point to this machine, so
-// other names than those of this machine are taken only where its owner said so. No browser leaves the name out, as HTTP/1.0 may.
+// allowed tells whether the request's host may be asked for. A web page can let any name of its own point to this
+// machine, so other names than those of this machine are taken only where its owner said so. No browser leaves the
+// name out, as HTTP/1.0 may.
 func (h *handler) allowed(r *http.Request) bool {
 	if r.Host == "" && !r.ProtoAtLeast(1, 1) {
 		return true
@@ -232,9 +233,10 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	takeRest(w, r)
 }
 
-// takeRest reads on, within the deadline that is set, when the request has been answered before all of its body has come: many clients
-// read no answer before they have sent all, and a connection that is closed before that is reset, and takes the answer with it. Who has
-// been told by the answer not to send the body, as it asked for that, is not waited for.
+// takeRest reads on, within the deadline that is set, when the request has been answered before all of its body has
+// come: many clients read no answer before they have sent all, and a connection that is closed before that is reset,
+// and takes the answer with it. Who has been told by the answer not to send the body, as it asked for that, is not
+// waited for.
 func takeRest(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 || r.Header["Expect"] != nil {
 		return
@@ -261,7 +263,8 @@ func setTail(h http.Header, tail string) {
 	h["Stream-Next-Offset"] = []string{tail}
 }
 
-// local tells whether r's sender may know all of Health. A request that a proxy on this machine passed on is not from this machine.
+// local tells whether r's sender may know all of Health. A request that a proxy on this machine passed on is not from
+// this machine.
 func (h *handler) local(r *http.Request) bool {
 	if h.Local != nil || h.Access != nil {
 		return h.Local != nil && h.Local(r)
@@ -287,7 +290,8 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 	return nil
 }
 
-// ready tells whether appends can be made. The reason may name files, so with Access only those who may know the folder get all of it.
+// ready tells whether appends can be made. The reason may name files, so with Access only those who may know the
+// folder get all of it.
 func (h *handler) ready(w http.ResponseWriter, r *http.Request, _ string) error {
 	if _, err := parameters(r); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 
 const anyOrigin = "*"
 
-// Origin returns an origin as browsers write it, of one as a person does: http://app.example.com, with a port where that is
-// not the scheme's own.
+// Origin returns an origin as browsers write it, of one as a person does: http://app.example.com, with a port where
+// that is not the scheme's own.
 func Origin(s string) (string, error) {
 	u, err := url.Parse(strings.ToLower(s))
 	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" ||
@@ -47,8 +47,8 @@ var (
 	toldHeaders   = "Allow, ETag, Retry-After, Stream-Created-At, Stream-Next-Offset, Stream-Size, Stream-Updated-At, WWW-Authenticate"
 )
 
-// share says in the answer to an allowed origin's page that it may read it (the CORS protocol of fetch.spec.whatwg.org), and
-// answers where the browser only asks for that.
+// share says in the answer to an allowed origin's page that it may read it (the CORS protocol of
+// fetch.spec.whatwg.org), and answers where the browser only asks for that.
 func (h *handler) share(w http.ResponseWriter, r *http.Request) (answered bool) {
 	if len(h.AllowOrigins) == 0 {
 		return false
@@ -84,8 +84,8 @@ func (h *handler) share(w http.ResponseWriter, r *http.Request) (answered bool) 
 
 func (h *handler) anyOrigin() bool { return slices.Contains(h.AllowOrigins, anyOrigin) }
 
-// sameOrigin refuses what the page of an origin that is not allowed would write. Where all are, one that sends a token in a
-// header has shown that it has one; with a cookie it may be the browser alone that has.
+// sameOrigin refuses what the page of an origin that is not allowed would write. Where all are, one that sends a
+// token in a header has shown that it has one; with a cookie it may be the browser alone that has.
 func (h *handler) sameOrigin(r *http.Request) error {
 	if r.Header["Authorization"] != nil && h.anyOrigin() {
 		return nil

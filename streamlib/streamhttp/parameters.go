@@ -18,8 +18,8 @@ const maxWait = time.Hour
 // query holds a request's parameters.
 type query url.Values
 
-// parameters returns those of r's URL. One that is not among known is refused, for it would have been meant to do something,
-// and so is one that is there twice; type alone may be.
+// parameters returns those of r's URL. One that is not among known is refused, for it would have been meant to do
+// something, and so is one that is there twice; type alone may be.
 func parameters(r *http.Request, known ...string) (query, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil

@@ -109,7 +109,8 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 	return nil
 }
 
-// broken ends an answer that met an error: with a status while nothing was sent, else so that the client sees it is not whole.
+// broken ends an answer that met an error: with a status while nothing was sent, else so that the client sees it is
+// not whole.
 func (h *handler) broken(a *answer, r *http.Request, err error) error {
 	if a.count == 0 {
 		return err
@@ -179,8 +180,8 @@ const (
 	afterEvents  = `]}`
 )
 
-// An answer is a response of events, as a JSON array or as lines, that is sent in chunks: its memory does not grow with it.
-// One of a single chunk has a Content-Length.
+// An answer is a response of events, as a JSON array or as lines, that is sent in chunks: its memory does not grow
+// with it. One of a single chunk has a Content-Length.
 type answer struct {
 	w     http.ResponseWriter
 	c     *http.ResponseController

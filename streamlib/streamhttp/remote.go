@@ -18,9 +18,9 @@ import (
 	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
-// A Remote is a stream on a server. It is a streamlib.Stream with these differences: a batch's Admit is called before the
-// request is sent, also where the batch is a repeat; an append with a key is sent again, a few times, while its outcome is
-// open; a key neither begins nor ends with a space; a subscription survives restarts of the server.
+// A Remote is a stream on a server. It is a streamlib.Stream with these differences: a batch's Admit is called before
+// the request is sent, also where the batch is a repeat; an append with a key is sent again, a few times, while its
+// outcome is open; a key neither begins nor ends with a space; a subscription survives restarts of the server.
 type Remote struct {
 	c    *Client
 	name string

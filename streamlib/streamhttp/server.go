@@ -41,8 +41,9 @@ func connection(r *http.Request) *net.TCPConn {
 	return tcp
 }
 
-// resetOnClose says whether whatever closes the connection resets it, the death of this process too. Over HTTP/1.0, which is what some
-// proxies speak, an answer without a length ends with the connection, and only a reset tells that it is not whole.
+// resetOnClose says whether whatever closes the connection resets it, the death of this process too. Over HTTP/1.0,
+// which is what some proxies speak, an answer without a length ends with the connection, and only a reset tells that
+// it is not whole.
 func resetOnClose(conn *net.TCPConn, reset bool) {
 	if conn == nil {
 		return
@@ -63,19 +64,20 @@ func breakOff(conn *net.TCPConn) {
 	panic(http.ErrAbortHandler)
 }
 
-// endKey is for the context that is done when the end of a request's server begins, and clientKey for the one that is done when its
-// client is gone.
+// endKey is for the context that is done when the end of a request's server begins, and clientKey for the one that is
+// done when its client is gone.
 type endKey struct{}
 type clientKey struct{}
 
-// lasting returns r with a context that does not end when the client has sent its last byte, which net/http takes for its leaving: who
-// closes that half of the connection still waits for an answer, and who is gone is found out by writing to him.
+// lasting returns r with a context that does not end when the client has sent its last byte, which net/http takes for
+// its leaving: who closes that half of the connection still waits for an answer, and who is gone is found out by
+// writing to him.
 func lasting(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(context.WithoutCancel(r.Context()), clientKey{}, r.Context()))
 }
 
-// untilEnd returns r with a context that is done when the client seems to be gone, or the end of the server begins, too: for what
-// waits. Cancel is to be called.
+// untilEnd returns r with a context that is done when the client seems to be gone, or the end of the server begins,
+// too: for what waits. Cancel is to be called.
 func untilEnd(r *http.Request) (*http.Request, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
 	var stops []func() bool

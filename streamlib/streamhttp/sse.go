@@ -14,8 +14,8 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
-// Lines of the event streams that are no event's. The first tells when to connect again; the others are comments, with no blank line
-// behind, which some clients take for an event. The client knows what deleted means.
+// Lines of the event streams that are no event's. The first tells when to connect again; the others are comments,
+// with no blank line behind, which some clients take for an event. The client knows what deleted means.
 const (
 	retry   = "retry: 1000\n"
 	ping    = ": ping\n"
@@ -182,8 +182,8 @@ func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib
 	}
 }
 
-// frames are a response of server-sent events. It is written by the subscription, and while that is silent by a timer. A
-// write that fails ends the request's context.
+// frames are a response of server-sent events. It is written by the subscription, and while that is silent by a
+// timer. A write that fails ends the request's context.
 type frames struct {
 	w    http.ResponseWriter
 	c    *http.ResponseController
@@ -261,8 +261,8 @@ func (f *frames) writeLocked(b []byte, flush bool) error {
 	return err
 }
 
-// appendPosition appends an event that tells a client where it is, behind after: some take an id only from an event, and some hand every
-// event to what parses its data.
+// appendPosition appends an event that tells a client where it is, behind after: some take an id only from an event,
+// and some hand every event to what parses its data.
 func appendPosition(b []byte, after, tail streamlib.Offset) []byte {
 	b = append(append(b, "event: position\nid: "...), after.String()...)
 	if tail == untold {
@@ -272,7 +272,8 @@ func appendPosition(b []byte, after, tail streamlib.Offset) []byte {
 	return append(b, "\"}\n\n"...)
 }
 
-// send writes a batch in chunks, and flushes it once. With ids, the position moves along with events that have none of types too.
+// send writes a batch in chunks, and flushes it once. With ids, the position moves along with events that have none
+// of types too.
 func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
 	pool, size := &smallBuffers, 0
 	for _, e := range events {

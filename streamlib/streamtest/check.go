@@ -1,5 +1,5 @@
-// Package streamtest is the contracts of streamlib.Storage and streamlib.Stream, executable: every implementation passes
-// the same suites. Check judges the history of a stream, also one that crashed on its way.
+// Package streamtest is the contracts of streamlib.Storage and streamlib.Stream, executable: every implementation
+// passes the same suites. Check judges the history of a stream, also one that crashed on its way.
 package streamtest
 
 import (
@@ -18,7 +18,8 @@ import (
 
 // An Append is one call of Append in a history: what was sent, and what came back.
 //
-// What a history sends must be told apart: no value is sent twice, but by the calls that repeat one append with its key.
+// What a history sends must be told apart: no value is sent twice, but by the calls that repeat one append with its
+// key.
 type Append struct {
 	Data []json.RawMessage // at least one
 	Key  string
@@ -37,8 +38,8 @@ type Run struct {
 	Events []streamlib.Event
 }
 
-// Check returns what is wrong with the history of one life of a stream, nil where nothing is. Stored is the whole stream as
-// it is read in the end. It holds that
+// Check returns what is wrong with the history of one life of a stream, nil where nothing is. Stored is the whole
+// stream as it is read in the end. It holds that
 //
 //   - offsets are contiguous from 0, and times never go back;
 //   - what was acknowledged is there once, where the answer said and with the bytes that were sent, less white space;
@@ -208,7 +209,8 @@ func equal(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
 
 func same(a, b streamlib.Event) bool { return a.String() == b.String() }
 
-// A Recorder writes the history of what is appended through it. The zero value is ready; its methods may be called at once.
+// A Recorder writes the history of what is appended through it. The zero value is ready; its methods may be called at
+// once.
 type Recorder struct {
 	mu      sync.Mutex
 	count   int64

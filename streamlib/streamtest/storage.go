@@ -16,8 +16,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// Storage tests that what open returns is a streamlib.Storage. It is called for every subtest and returns an empty one, which
-// the suite closes.
+// Storage tests that what open returns is a streamlib.Storage. It is called for every subtest and returns an empty
+// one, which the suite closes.
 func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
 	for _, test := range []struct {
 		promise string
@@ -49,8 +49,8 @@ func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
 	}
 }
 
-// Durable tests that a Storage keeps what it acknowledged when it is closed and opened again. Open opens the one in the folder
-// dir, and closes it when the test ends if that has not been done.
+// Durable tests that a Storage keeps what it acknowledged when it is closed and opened again. Open opens the one in
+// the folder dir, and closes it when the test ends if that has not been done.
 func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage) {
 	t.Run("what was appended and deleted is so when it is opened again", func(t *testing.T) {
 		is := is.New(t)

@@ -16,8 +16,9 @@ import (
 	"github.com/matryer/is"
 )
 
-// Stream tests that what open returns makes streams that keep the contract of streamlib.Stream. Open is called for every
-// subtest and returns the streams of an empty place by name, with default limits. Their hooks, if any, let everything pass.
+// Stream tests that what open returns makes streams that keep the contract of streamlib.Stream. Open is called for
+// every subtest and returns the streams of an empty place by name, with default limits. Their hooks, if any, let
+// everything pass.
 func Stream(t *testing.T, open func(t *testing.T) func(name string) streamlib.Stream) {
 	run(t, open, []streamTest{
 		{"an append's events stand at the tail, contiguous and in order", testAppend},

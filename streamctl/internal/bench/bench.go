@@ -1,6 +1,6 @@
 // Package bench puts load on a server and measures what it does with it: how fast it acknowledges events, how soon
-// subscribers have them, and whether they have all of them, once and in order. "streamctl bench" is this package with flags;
-// internal/floors compares a server by it with what the machine allows.
+// subscribers have them, and whether they have all of them, once and in order. "streamctl bench" is this package with
+// flags; internal/floors compares a server by it with what the machine allows.
 package bench
 
 import (
@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// Each event's data begins with when it was sent, in microseconds since 1970: a number that every JSON reader holds, of one
-	// length until 2286.
+	// Each event's data begins with when it was sent, in microseconds since 1970: a number that every JSON reader holds,
+	// of one length until 2286.
 	stampMark = `{"t":`
 	stampLen  = 16
 
@@ -83,8 +83,8 @@ type run struct {
 	failure                           atomic.Pointer[error]
 }
 
-// Run puts l on its server until it is over or ctx is done, deletes the streams, and returns what it saw. The error is for a
-// load that could not begin, or streams that could not be deleted.
+// Run puts l on its server until it is over or ctx is done, deletes the streams, and returns what it saw. The error
+// is for a load that could not begin, or streams that could not be deleted.
 func Run(ctx context.Context, l Load) (result Result, err error) {
 	l.Conns, l.Streams, l.Batch = max(l.Conns, 1), max(l.Streams, 1), max(l.Batch, 1)
 	r := &run{Load: l, tails: make([]atomic.Int64, l.Streams)}
@@ -180,8 +180,8 @@ func (r *run) subscribe(ctx, live context.Context) ([]*subscription, error) {
 	return subscriptions, nil
 }
 
-// append sends requests over c, and when that breaks over another, until sending is done or all events are sent. The first
-// one is sent whenever this comes to run: a short load on a busy machine has an outcome too.
+// append sends requests over c, and when that breaks over another, until sending is done or all events are sent. The
+// first one is sent whenever this comes to run: a short load on a busy machine has an outcome too.
 func (r *run) append(sending, answers context.Context, i int, c *conn) {
 	event := stampMark + strings.Repeat("0", stampLen) + `,"pad":"` + strings.Repeat("x", r.Size-MinSize) + "\"}\n"
 	events := bytes.Repeat([]byte(event), r.Batch)
@@ -245,8 +245,8 @@ func (r *run) deliver(line []byte) {
 	}
 }
 
-// settle returns when the subscriptions have what was acknowledged, or when nothing comes for a while; when ctx is done, after
-// that while at the latest.
+// settle returns when the subscriptions have what was acknowledged, or when nothing comes for a while; when ctx is
+// done, after that while at the latest.
 func (r *run) settle(ctx context.Context, subscriptions []*subscription) {
 	lacking := func() (n int64) {
 		for i, s := range subscriptions {

@@ -13,8 +13,8 @@ const (
 	buckets   = (42-7)*perOctave + perOctave
 )
 
-// A Histogram counts durations. A percentile is at most 0.4 % off, the maximum exact. Its size is fixed, its zero value is
-// empty, and its methods may be called at once.
+// A Histogram counts durations. A percentile is at most 0.4 % off, the maximum exact. Its size is fixed, its zero
+// value is empty, and its methods may be called at once.
 type Histogram struct {
 	counts [buckets]atomic.Int64
 	max    atomic.Int64

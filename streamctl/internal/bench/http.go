@@ -20,8 +20,8 @@ type refusedError struct{ text string }
 
 func (e *refusedError) Error() string { return e.text }
 
-// target is a durable-streams server. It is written to and read from in HTTP/1.1 by hand: the driver shares the machine with the
-// server it measures, and net/http's client would take as much of it as the server does.
+// target is a durable-streams server. It is written to and read from in HTTP/1.1 by hand: the driver shares the
+// machine with the server it measures, and net/http's client would take as much of it as the server does.
 type target struct {
 	address, host, path string
 	tls                 *tls.Config // nil is none

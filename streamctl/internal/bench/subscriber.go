@@ -112,8 +112,8 @@ func (s *subscription) read(tail int64) error {
 	return nil
 }
 
-// Catchup reads the first n events of a stream over SSE and returns how long it took, connecting included. Events that are
-// missing, doubled or out of order are an error.
+// Catchup reads the first n events of a stream over SSE and returns how long it took, connecting included. Events
+// that are missing, doubled or out of order are an error.
 func Catchup(ctx context.Context, server, stream string, n int64) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

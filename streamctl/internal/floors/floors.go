@@ -12,7 +12,8 @@ import (
 	"github.com/iterate/durable-streams/streamctl/internal/bench"
 )
 
-// appendAndSync is the floor of an append: one thread appends size bytes to a growing file and syncs it, again and again.
+// appendAndSync is the floor of an append: one thread appends size bytes to a growing file and syncs it, again and
+// again.
 func appendAndSync(dir string, size int, d time.Duration) (bench.Summary, error) {
 	var h bench.Histogram
 	f, err := os.Create(filepath.Join(dir, "sync"))

@@ -71,7 +71,8 @@ type measured struct {
 	cpu float64 // of the server, microseconds an event
 }
 
-// put puts a load on a server. Where a request fails, or a subscriber does not get each event once and in order, there is no figure.
+// put puts a load on a server. Where a request fails, or a subscriber does not get each event once and in order,
+// there is no figure.
 func (l *list) put(s *server, load bench.Load) measured {
 	load.URL = s.url
 	before := s.cpu()

@@ -5,13 +5,13 @@
 //
 //	floors BIN
 //
-// where BIN is a folder with streamd, streamctl, hello and floors itself. Data goes to a temporary folder beside them, which
-// must be on a disk for the syncs to mean anything. All servers listen on loopback. The clients run on the same machine and are
-// part of the load, for streamd and floors alike.
+// where BIN is a folder with streamd, streamctl, hello and floors itself. Data goes to a temporary folder beside
+// them, which must be on a disk for the syncs to mean anything. All servers listen on loopback. The clients run on
+// the same machine and are part of the load, for streamd and floors alike.
 //
-// The floors: "sync" is one thread that appends to a growing file and calls fdatasync. "bare" is net/http answering the same
-// bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel wakes and that writes the
-// same frames. "copy" is a file of the same events sent through net/http in user space.
+// The floors: "sync" is one thread that appends to a growing file and calls fdatasync. "bare" is net/http answering
+// the same bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel
+// wakes and that writes the same frames. "copy" is a file of the same events sent through net/http in user space.
 //
 // Beside it stands streamd with --storage memory, which shows what of the distance to bare is the disk's.
 package main

@@ -76,8 +76,8 @@ func (s *server) memory(name string) float64 {
 	panic(failure{fmt.Errorf("no %s in %s", name, s.proc("status"))})
 }
 
-// A failure is what ends the run: a figure that cannot be had. It is raised by panic, so that what was started is ended on the
-// way to attempt, which returns it.
+// A failure is what ends the run: a figure that cannot be had. It is raised by panic, so that what was started is
+// ended on the way to attempt, which returns it.
 type failure struct{ error }
 
 // attempt returns the failure that ended do, if one did.

@@ -18,8 +18,8 @@ import (
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
-// bare answers what streamd would, with net/http as it is, and stores nothing: the floor of appends and of live delivery. It
-// also sends files, for catch-up.
+// bare answers what streamd would, with net/http as it is, and stores nothing: the floor of appends and of live
+// delivery. It also sends files, for catch-up.
 type bare struct {
 	mu      sync.Mutex
 	streams map[string]*bareStream

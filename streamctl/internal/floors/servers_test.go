@@ -19,7 +19,8 @@ import (
 	"github.com/matryer/is"
 )
 
-// TestBareSendsWhatStreamdSends: else it would be no floor. Times, and the headers in which they stand, are of one length.
+// TestBareSendsWhatStreamdSends: else it would be no floor. Times, and the headers in which they stand, are of one
+// length.
 func TestBareSendsWhatStreamdSends(t *testing.T) {
 	streamd := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
 	type sent struct {

@@ -9,10 +9,11 @@ import (
 // Group turns concurrent calls of Do into calls of Commit with batches, one at a time, in the order in which Do was
 // called. It owns no goroutine: one of the callers commits for all.
 //
-// Those whom a commit has answered are likely to come again at once, and one commit for all is cheaper than one for each half. So
-// where commits are slow and batches small, a batch waits until as many callers are in it as there were around the last commit, for a
-// quarter of that commit's time for each who is missing. Where they do not come in that time, most of the next batches do not wait.
-// PostgreSQL's commit_delay and commit_siblings are the same thought with fixed numbers (postgresql.org/docs, runtime-config-wal).
+// Those whom a commit has answered are likely to come again at once, and one commit for all is cheaper than one for
+// each half. So where commits are slow and batches small, a batch waits until as many callers are in it as there were
+// around the last commit, for a quarter of that commit's time for each who is missing. Where they do not come in that
+// time, most of the next batches do not wait. PostgreSQL's commit_delay and commit_siblings are the same thought with
+// fixed numbers (postgresql.org/docs, runtime-config-wal).
 type Group[R any] struct {
 	// Commit commits a batch of at least one. What it has to say to each caller it writes into the caller's R. It must
 	// be able to tell there that it did not finish, for where it panics every caller's Do returns all the same.

@@ -154,8 +154,8 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// load lets callers come to a group, apart in time, and each of them again some time after its answer. It returns how large the
-// batches were, and how long callers waited in all, in synctest's time.
+// load lets callers come to a group, apart in time, and each of them again some time after its answer. It returns how
+// large the batches were, and how long callers waited in all, in synctest's time.
 func load(took time.Duration, callers, rounds, size int, apart, again time.Duration) (batches []int, waited time.Duration) {
 	g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30}
 	g.Commit = func(batch []int) {

@@ -1,7 +1,8 @@
-// Package compact checks a JSON value (RFC 8259) and drops its insignificant white space, in one pass that allocates nothing.
+// Package compact checks a JSON value (RFC 8259) and drops its insignificant white space, in one pass that allocates
+// nothing.
 //
-// It is stricter than encoding/json.Compact in two ways that matter to a log of lines: strings must be valid UTF-8, and
-// nesting is bounded. Numbers and strings keep the sender's bytes.
+// It is stricter than encoding/json.Compact in two ways that matter to a log of lines: strings must be valid UTF-8,
+// and nesting is bounded. Numbers and strings keep the sender's bytes.
 package compact
 
 import (

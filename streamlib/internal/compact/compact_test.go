@@ -15,8 +15,8 @@ func nested(open, closing string, n int) string {
 	return strings.Repeat(open, n) + strings.Repeat(closing, n)
 }
 
-// FuzzAll compares with encoding/json: the same values are taken, and get the same compact form, but for invalid UTF-8 and for
-// what nests deeper than MaxDepth.
+// FuzzAll compares with encoding/json: the same values are taken, and get the same compact form, but for invalid
+// UTF-8 and for what nests deeper than MaxDepth.
 func FuzzAll(f *testing.F) {
 	for _, seed := range []string{
 		"", " ", "null", "nul", "true", "falsey", " [ 1 , 2 ] ", `{ "a" : { } , "b":[ ]}`, `{"a":1,}`, `{,}`, `[,]`, `{"a" 1}`, `{a:1}`, "[1 2]", "[[[]]", "]", "1 2",

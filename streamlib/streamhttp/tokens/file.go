@@ -189,8 +189,9 @@ func bare(err error) error {
 	return err
 }
 
-// watch reads the file again once it has changed and then stayed as it is: an editor or a copy may take its time. What it looked
-// like is not all there is to see while its time is not well past: it may be written again within the same tick of the clock.
+// watch reads the file again once it has changed and then stayed as it is: an editor or a copy may take its time.
+// What it looked like is not all there is to see while its time is not well past: it may be written again within the
+// same tick of the clock.
 func (f *File) watch(ctx context.Context, last os.FileInfo) {
 	const tick = 2 * time.Second
 	looked := time.Now()
@@ -274,8 +275,8 @@ func (t *table) bearer(r *http.Request) (*Token, error) {
 
 func (t *Token) ended() bool { return !t.Expires.IsZero() && !time.Now().Before(t.Expires) }
 
-// Append adds t to the file, which it makes where there is none. Where the file is bad, or has a token of that name, it
-// changes nothing. What other processes append at the same time stays.
+// Append adds t to the file, which it makes where there is none. Where the file is bad, or has a token of that name,
+// it changes nothing. What other processes append at the same time stays.
 func Append(path string, t Token) (err error) {
 	if err := t.Check(); err != nil {
 		return err
