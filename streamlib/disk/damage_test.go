@@ -81,7 +81,6 @@ func write(
 	return f, truth
 }
 
-// read returns what a stream yields from an offset on.
 // twoStreams are appends to write.
 func twoStreams(add func(string, int)) {
 	add("s", 2)
@@ -89,6 +88,7 @@ func twoStreams(add func(string, int)) {
 	add("s", 3)
 }
 
+// read returns what a stream yields from an offset on.
 func read(s *Store, name string, from streamlib.Offset) (events []streamlib.Event, err error) {
 	for batch, e := range s.Read(context.Background(), name, from, streamlib.MaxOffset) {
 		events, err = append(events, batch...), e
