@@ -83,7 +83,9 @@ func (c *conversion) convertFile(file string) error {
 		}
 	}
 	if damage != nil {
-		c.say(fmt.Sprintf("stream %q: %s", name, damage.Reason))
+		if c.tell != nil { // the log says it where the stream is marked
+			c.tell(fmt.Sprintf("stream %q: %s", name, damage.Reason))
+		}
 		if err := c.mark(l, *damage); err != nil {
 			return err
 		}
@@ -180,7 +182,7 @@ func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err er
 			return nil, err
 		}
 		damage = &mark{File: l.path,
-			Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, and is %s now: %s",
+			Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, all of it is in %s: %s",
 				from, corrupt.Offset, kept, corrupt.Reason)}
 		if damage.Offset, err = f.size(); err != nil {
 			return nil, err
