@@ -201,10 +201,10 @@
 //
 // # What this rests on
 //
-// That a sync is one: fdatasync and fsync return when the data, the size and, for a folder, the names survive the
-// loss of power. That writing a sector again with the same bytes in front does not lose those bytes ("powersafe
-// overwrite": sqlite.org/psow.html). That nobody else writes to the folder. Cut off exactly at a line's end, a stream
-// that no journal names looks like a shorter stream; any other damage is seen.
+// A sync is one: fdatasync and fsync return when the data, the size and, for a folder, the names survive the loss of
+// power. Writing a sector again with the same bytes in front does not lose those bytes ("powersafe overwrite":
+// sqlite.org/psow.html). Nobody else writes to the folder. Cut off exactly at a line's end, a stream that no journal
+// names looks like a shorter stream; any other damage is seen.
 //
 // A stream whose file somebody removed, or replaced, takes no appends. Whether the file is still the one at its path
 // is asked when the ctime of streams/ is not the one at which it was asked last, or is too young to tell. So it goes

@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// What Windows lacks: folders can be neither locked nor synced, there is no sync(2), and no time of a change that
-// programs cannot set. Files are opened, renamed and removed through os.Root, which has POSIX's semantics there too:
+// On Windows folders can be neither locked nor synced, there is no sync(2), and no time of a change that programs
+// cannot set. Files are opened, renamed and removed through os.Root, which has POSIX's semantics there too:
 // one that is open can be replaced and removed.
 
 const notInNames = "/\x00\\\"*:<>?|"

@@ -61,7 +61,8 @@ func plain(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.'
 }
 
-// isDevice: learn.microsoft.com/windows/win32/fileio/naming-a-file. Upper-case letters are encoded anyway.
+// isDevice tells whether Windows takes the name for a device: learn.microsoft.com/windows/win32/fileio/naming-a-file.
+// Upper-case letters are encoded anyway.
 func isDevice(name string) bool {
 	base, _, _ := strings.Cut(name, ".")
 	switch base {
