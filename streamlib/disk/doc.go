@@ -169,8 +169,8 @@
 //
 // Replay, at the start. First what the process that ended saw done and may not be:
 //
-//	fsync(journal), fsync(streams)      what was removed does not come back: a journal, or a stream whose deletion
-//	                                    saw its sync fail
+//	fsync(journal, streams, damaged)    what was removed does not come back: a journal, a stream whose deletion saw its
+//	                                    sync fail, a mark
 //	pwrite(last frame), fdatasync       it is durable before it is applied: else a crash now could leave a part of it
 //
 // Then for each stream that the journals name, from its last deletion on:
@@ -180,6 +180,8 @@
 //	                                    must be whole
 //	ftruncate, fdatasync                what then follows is kept as NAME.torn-…, but for whole lines that go on in
 //	                                    order: they were durable before, and the journal is an older copy
+//	syncfs                              where a journal's end is torn: the frame there, if it was damaged since, named
+//	                                    streams that nobody knows of now
 //	fsync(streams)
 //	unlink(journal/N), fsync(journal)   each, the oldest first
 //

@@ -337,6 +337,56 @@ func TestLinesThatTheJournalLost(t *testing.T) {
 	}
 }
 
+// The only frame that names a stream is damaged after a kill, and looks like one that was not finished: what the
+// stream's file has is served by the next start, and durable then.
+func TestLinesThatTheJournalLostAreDurable(t *testing.T) {
+	is := is.New(t)
+	smallJournals(t)
+	for seed := range uint64(20) {
+		fs := newCrashFS(rand.New(rand.NewPCG(seed, 1)))
+		s, err := openStore(fs, Options{})
+		is.NoErr(err)
+		is.NoErr(put(s, "a", newEvent("a", 0)))
+		is.NoErr(put(s, "b", newEvent("b", 0)))
+		fs.restart(kill)
+		_, _, n := fs.find(journalPath(1))
+		frames := framesOf(n.live.bytes())
+		n.change(change{int64(frames[len(frames)-1] + headerLen + 20), []byte("x")})
+		n.settle()
+		for _, kind := range []crash{power, kill} {
+			s, err = openStore(fs, Options{})
+			is.NoErr(err)
+			events, err := read(s, "b", 0)
+			is.NoErr(err)
+			is.Equal(len(events), 1)
+			fs.restart(kind)
+		}
+	}
+}
+
+// A deletion ends the damage also where it was replayed, and the power goes after that.
+func TestMarkOfDeletedStreamDoesNotComeBack(t *testing.T) {
+	is := is.New(t)
+	f, _ := five(t)
+	for seed := range uint64(20) {
+		s, fs, err := f.with(path("s"), inLine(f[path("s")], 1)).open(Options{})
+		is.NoErr(err)
+		fs.rng = rand.New(rand.NewPCG(seed, 1))
+		_, err = read(s, "s", 0)
+		is.True(corrupt(err))
+		fs.before = func(o op) outcome { return outcome{crash: o.kind == "syncDir" && o.path == damagedDir} }
+		_ = drop(s, "s")
+		is.True(fs.down)
+		fs.before = nil
+		for _, kind := range []crash{kill, power, kill} {
+			fs.restart(kind)
+			s, err = openStore(fs, Options{})
+			is.NoErr(err)
+			is.Equal(len(s.Damaged()), 0)
+		}
+	}
+}
+
 // A copy that has a journal from before a deletion and a stream's file from after it has no stream of two lives.
 func TestLivesAreNotMixed(t *testing.T) {
 	is := is.New(t)

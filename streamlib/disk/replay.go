@@ -18,8 +18,8 @@ import (
 // was started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
 	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
-	// showed as deleted.
-	for _, dir := range [...]string{journalDir, streamsDir} {
+	// showed as deleted, the mark of one.
+	for _, dir := range [...]string{journalDir, streamsDir, damagedDir} {
 		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -36,12 +36,12 @@ func (s *Store) recover(repair bool) error {
 		return s.rejoinAll()
 	}
 	start := time.Now()
-	noSync, rebooted := false, false
+	noSync, rebooted, unclear := false, false, repair
 	for _, j := range journals {
 		if err := s.keepTorn(j); err != nil {
 			return err
 		}
-		noSync, rebooted = noSync || j.noSync, rebooted || j.rebooted
+		noSync, rebooted, unclear = noSync || j.noSync, rebooted || j.rebooted, unclear || !j.clean
 	}
 	// Nothing goes into a stream's file that the journal may lose again.
 	if err := journals[len(journals)-1].secure(); err != nil {
@@ -63,7 +63,7 @@ func (s *Store) recover(repair bool) error {
 			return err
 		}
 	}
-	if noSync {
+	if noSync || unclear { // what a damaged frame named may not be durable, and nobody knows of it any more
 		if err := s.fs.syncAll(); err != nil {
 			return err
 		}
