@@ -61,12 +61,14 @@ func streamAppend(ctx context.Context, c *call) error {
 		b.Data = []json.RawMessage{data}
 	case c.has("event"):
 		if err := valid([]byte(c.value("event"))); err != nil {
-			return usageError{fmt.Errorf("%s: -e %s: %w; the shell takes quotes away unless the JSON stands in single ones", c.name, clip(c.value("event")), err),
+			return usageError{fmt.Errorf("%s: -e %s: %w; the shell takes quotes away unless the JSON stands in single "+
+				"ones", c.name, clip(c.value("event")), err),
 				"streamctl " + c.name + ` -n ` + name + ` -e '{"type":"greeting","text":"hello"}'`}
 		}
 		b.Data = []json.RawMessage{json.RawMessage(c.value("event"))}
 	case daemon.IsTerminal(c.stdin):
-		return usageError{fmt.Errorf("%s: nothing to append: give -m TEXT, -e JSON, or lines of JSON on stdin", c.name), "streamctl " + c.name + " -n " + name + " -m hello"}
+		return usageError{fmt.Errorf("%s: nothing to append: give -m TEXT, -e JSON, or lines of JSON on stdin", c.name),
+			"streamctl " + c.name + " -n " + name + " -m hello"}
 	default:
 		return c.appendLines(ctx, name, b)
 	}
@@ -110,7 +112,8 @@ func valid(data []byte) error {
 
 // append appends b. Where b has a key, and the outcome of a try is open, it tries again for a while; where nobody
 // listens it does so only if somebody has answered before.
-func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch, answered bool) (streamlib.Receipt, error) {
+func (c *call) append(ctx context.Context, s streamlib.Stream, b streamlib.Batch,
+	answered bool) (streamlib.Receipt, error) {
 	deadline := time.Now().Add(retryTime)
 	told, left := false, false
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -267,7 +270,8 @@ func readBatches(stdin io.Reader, whole bool) iter.Seq2[[]line, error] {
 				size += len(data)
 			}
 			if whole && size > streamlib.MaxBatch {
-				err = lineError{number, fmt.Errorf("with --key or --if-tail all lines are one append, of at most %d bytes", streamlib.MaxBatch)}
+				err = lineError{number, fmt.Errorf("with --key or --if-tail all lines are one append, of at most %d bytes",
+					streamlib.MaxBatch)}
 			}
 			switch {
 			case err != nil:
@@ -291,8 +295,10 @@ func readBatches(stdin io.Reader, whole bool) iter.Seq2[[]line, error] {
 func lineValue(data []byte, first bool) (json.RawMessage, error) {
 	if first {
 		halves := len(data) > 1 && (data[0] == 0) != (data[1] == 0)
-		if halves || bytes.HasPrefix(data, []byte("\xFF\xFE")) || bytes.HasPrefix(data, []byte("\xFE\xFF")) { // as PowerShell writes
-			return nil, hintError{errors.New("the input looks like UTF-16 and must be UTF-8"), "iconv -f UTF-16 -t UTF-8 FILE, and append what that prints"}
+		// As PowerShell writes.
+		if halves || bytes.HasPrefix(data, []byte("\xFF\xFE")) || bytes.HasPrefix(data, []byte("\xFE\xFF")) {
+			return nil, hintError{errors.New("the input looks like UTF-16 and must be UTF-8"),
+				"iconv -f UTF-16 -t UTF-8 FILE, and append what that prints"}
 		}
 		data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	}

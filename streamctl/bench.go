@@ -59,7 +59,8 @@ func benchServer(ctx context.Context, c *call) error {
 	l.URL = client.URL
 	if daemon.IsTerminal(c.stderr) {
 		l.Progress = func(p bench.Progress) {
-			fmt.Fprintf(c.stderr, "\r%s  %d appended, %d delivered, %d failed \x1b[K", p.Elapsed.Round(time.Second), p.Appended, p.Delivered, p.Failed)
+			fmt.Fprintf(c.stderr, "\r%s  %d appended, %d delivered, %d failed \x1b[K", p.Elapsed.Round(time.Second),
+				p.Appended, p.Delivered, p.Failed)
 		}
 	}
 	interrupted, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -134,7 +135,8 @@ func (c *call) printBench(l bench.Load, r bench.Result) error {
 	}
 	fmt.Fprintf(c.stdout, "%d requests failed", r.Failed)
 	if l.Subscribers > 0 {
-		fmt.Fprintf(c.stdout, "; of the events, subscribers missed %d, got %d twice and %d out of order", r.Missing, r.Duplicate, r.OutOfOrder)
+		fmt.Fprintf(c.stdout, "; of the events, subscribers missed %d, got %d twice and %d out of order", r.Missing,
+			r.Duplicate, r.OutOfOrder)
 	}
 	_, err := fmt.Fprintln(c.stdout)
 	return err

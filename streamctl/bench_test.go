@@ -24,7 +24,8 @@ func benchHere(t *testing.T, args ...string) (stdout string, names []string, err
 	server := httptest.NewServer(streamhttp.NewHandler(manager, streamhttp.Config{}))
 	defer server.Close()
 	var out, errs bytes.Buffer
-	err = run(t.Context(), append([]string{"bench", "--server", server.URL}, args...), func(string) string { return "" }, nil, &out, &errs)
+	err = run(t.Context(), append([]string{"bench", "--server", server.URL}, args...),
+		func(string) string { return "" }, nil, &out, &errs)
 	if errs.Len() > 0 {
 		t.Errorf("stderr: %s", &errs) // progress is for terminals
 	}
@@ -69,14 +70,16 @@ func TestBenchFailsWhereRequestsFail(t *testing.T) {
 func TestBenchEndsWithCtrlC(t *testing.T) {
 	is := is.New(t)
 	var once sync.Once
-	manager := streamlib.NewManager(memory.New(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
-		once.Do(func() { _ = syscall.Kill(os.Getpid(), syscall.SIGINT) })
-		return streamlib.Plain(name, s, o)
-	}, streamlib.Options{})
+	manager := streamlib.NewManager(memory.New(),
+		func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
+			once.Do(func() { _ = syscall.Kill(os.Getpid(), syscall.SIGINT) })
+			return streamlib.Plain(name, s, o)
+		}, streamlib.Options{})
 	server := httptest.NewServer(streamhttp.NewHandler(manager, streamhttp.Config{}))
 	defer server.Close()
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"bench", "--server", server.URL, "--duration=1h", "--conns=1"}, func(string) string { return "" }, nil, &out, &out)
+	err := run(t.Context(), []string{"bench", "--server", server.URL, "--duration=1h", "--conns=1"},
+		func(string) string { return "" }, nil, &out, &out)
 	is.NoErr(err)
 	is.True(strings.Contains(out.String(), "0 requests failed"))
 	names, err := manager.List(t.Context(), "", "", 0)
@@ -85,7 +88,8 @@ func TestBenchEndsWithCtrlC(t *testing.T) {
 }
 
 func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
-	for _, args := range []string{"--conns=0", "--streams=x", "--size=30", "--batch=0", "--rate=-1", "--subscribers=1.5", "--duration=0", "--duration=10"} {
+	for _, args := range []string{"--conns=0", "--streams=x", "--size=30", "--batch=0", "--rate=-1",
+		"--subscribers=1.5", "--duration=0", "--duration=10"} {
 		t.Run(args, func(t *testing.T) {
 			is := is.New(t)
 			out, _, err := benchHere(t, args)

@@ -83,7 +83,8 @@ type call struct {
 }
 
 // run is streamctl, with all that a process has around it in the arguments.
-func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout,
+	stderr io.Writer) error {
 	words, given, twice, err := parseFlags(args)
 	if err != nil {
 		return err
@@ -285,7 +286,8 @@ func groupHelp(group string) string {
 	}
 	b.WriteString("\nEach has its own --help. ")
 	if group == "token" {
-		b.WriteString("No server is asked.\n\nTry:  streamctl token create ci --can write --file tokens\n      streamctl server start --tokens tokens\n")
+		b.WriteString("No server is asked.\n\nTry:  streamctl token create ci --can write --file tokens\n      " +
+			"streamctl server start --tokens tokens\n")
 		return b.String()
 	}
 	if group == "server" {
@@ -362,7 +364,8 @@ func (c *call) offset(o *streamlib.Offset, preset streamlib.Offset) (err error) 
 // streamName returns the value of --name.
 func (c *call) streamName() (string, error) {
 	if !c.has("name") {
-		return "", usageError{fmt.Errorf("%s: -n NAME is missing: which stream?", c.name), "streamctl " + c.name + " " + c.usage}
+		return "", usageError{fmt.Errorf("%s: -n NAME is missing: which stream?", c.name),
+			"streamctl " + c.name + " " + c.usage}
 	}
 	if err := streamlib.CheckName(c.value("name")); err != nil {
 		return "", c.usageErr("%w", err)

@@ -78,7 +78,8 @@ func (f folder) client(ctx context.Context, reads bool) (*streamhttp.Client, err
 		}
 		return conn, err
 	}
-	return &streamhttp.Client{URL: s.url(), HTTP: &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}, nil
+	return &streamhttp.Client{URL: s.url(), HTTP: &http.Client{Transport: &http.Transport{DialContext: dial,
+		DisableCompression: true}}}, nil
 }
 
 // reach returns a connection to the folder's server. Of many that find none and start one, all get the same.
@@ -314,7 +315,8 @@ func (f folder) is(dir string) bool {
 
 // ask sends GET /healthz and reads exactly its answer, so that conn can be used on.
 func (f folder) ask(conn net.Conn, s *server) error {
-	if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", s.port, f.secret()); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", s.port,
+		f.secret()); err != nil {
 		return err
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -376,7 +378,8 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 		return nil, server{}, err
 	case err != nil:
 		streamd.Wait()
-		switch err := fmt.Errorf("%w: %s", errNotStarted, f.lastWords(before, unlogged.Bytes())); streamd.ProcessState.ExitCode() {
+		switch err := fmt.Errorf("%w: %s", errNotStarted,
+			f.lastWords(before, unlogged.Bytes())); streamd.ProcessState.ExitCode() {
 		case 2:
 			return nil, server{}, usageError{err, "streamctl server start --help"}
 		case daemon.Taken:

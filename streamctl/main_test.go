@@ -56,7 +56,8 @@ func testMain(m *testing.M) int {
 // nor on the version that git would give them.
 func build() error {
 	for _, program := range []string{"streamctl", "streamd"} {
-		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.defaultPort=" + port, "-o", filepath.Join(bin, program)}
+		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.defaultPort=" + port, "-o",
+			filepath.Join(bin, program)}
 		if raceEnabled {
 			args = append(args, "-race")
 		}
@@ -192,7 +193,8 @@ func firstDifference(want, got string) string {
 	g := strings.Split(got, "\n")
 	for i, line := range strings.Split(want, "\n") {
 		if i >= len(g) || line != g[i] {
-			return fmt.Sprintf("line %d\nis   %s\nnot  %s", i+1, strings.Join(g[min(i, len(g)):min(i+3, len(g))], "\n     "), line)
+			return fmt.Sprintf("line %d\nis   %s\nnot  %s", i+1,
+				strings.Join(g[min(i, len(g)):min(i+3, len(g))], "\n     "), line)
 		}
 	}
 	return "more lines"

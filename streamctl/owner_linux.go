@@ -47,7 +47,8 @@ func hasLocked(pid int, dir os.FileInfo) bool {
 		if info, err := os.Stat(filepath.Join(proc, "fd", fd.Name())); err != nil || !os.SameFile(info, dir) {
 			continue
 		}
-		if info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name())); err == nil && bytes.Contains(info, []byte("\nlock:")) {
+		if info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name())); err == nil &&
+			bytes.Contains(info, []byte("\nlock:")) {
 			return true
 		}
 	}

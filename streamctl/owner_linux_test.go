@@ -112,7 +112,8 @@ func TestServerOnAReadOnlyDisk(t *testing.T) {
 	is.True(strings.Contains(r.stderr, "will have no log") && strings.Contains(r.stderr, "started streamd"))
 	is.Equal(p.texts("x"), []string{"kept"}) // and found again
 	p.ok("streamctl server stop")
-	is.True(strings.Contains(p.run("streamctl server start --port %s", port).stderr, "port "+port+" of 127.0.0.1 is taken"))
+	is.True(strings.Contains(p.run("streamctl server start --port %s", port).stderr,
+		"port "+port+" of 127.0.0.1 is taken"))
 }
 
 func TestMovedFolder(t *testing.T) {
@@ -144,7 +145,8 @@ func (p place) inContainer(unshare, dir string) {
 		p.t.Skip("unshare is not installed")
 	}
 	p.ok("mkdir -p .iterate mnt")
-	c := p.command(fmt.Sprintf("exec unshare %s sh -c 'mount -t tmpfs none mnt; mkdir mnt/d; mount --bind .iterate mnt/d; "+
+	c := p.command(fmt.Sprintf("exec unshare %s sh -c 'mount -t tmpfs none mnt; mkdir mnt/d; mount --bind "+
+		".iterate mnt/d; "+
 		"ip link set lo up 2> /dev/null; exec streamd --dir %s --port 0'", unshare, dir))
 	out, err := c.StdoutPipe()
 	if err == nil {
@@ -210,7 +212,8 @@ func TestFolderOfAnotherUser(t *testing.T) {
 		"server status", "server stop", "server start --port 0"} {
 		r := p.run("setpriv --reuid=65534 --regid=65534 --clear-groups %s/streamctl %s", open.dir, command)
 		is.Equal(r.code, 1)
-		is.True(strings.Contains(r.stderr, "belongs to another user") && strings.Contains(r.stderr, "Try: the same with --server "))
+		is.True(strings.Contains(r.stderr, "belongs to another user") &&
+			strings.Contains(r.stderr, "Try: the same with --server "))
 	}
 	is.Equal(p.texts("x"), []string{"kept"})
 }

@@ -157,7 +157,8 @@ func (c *call) startAndSay(ctx context.Context, f folder, given map[string][]str
 			Log     string `json:"log"`
 		}{s.PID, s.url(), s.Storage, f.dir, f.logOf(s.PID)})
 	}
-	return c.table([][2]string{{"pid", strconv.Itoa(s.PID)}, {"url", s.url()}, {"storage", s.Storage}, {"dir", f.dir}, {"log", f.logOf(s.PID)}})
+	return c.table([][2]string{{"pid", strconv.Itoa(s.PID)}, {"url", s.url()}, {"storage", s.Storage},
+		{"dir", f.dir}, {"log", f.logOf(s.PID)}})
 }
 
 // table prints one member a line, the values below each other.
@@ -225,7 +226,8 @@ func serverRestart(ctx context.Context, c *call) error {
 	}
 	_, given, _, err := parseFlags(s.Args)
 	if err != nil {
-		return hintError{fmt.Errorf("pid %d has flags that this streamctl does not know: %w", s.PID, err), "streamctl server stop"}
+		return hintError{fmt.Errorf("pid %d has flags that this streamctl does not know: %w", s.PID, err),
+			"streamctl server stop"}
 	}
 	if port := given["port"]; len(given["port-fallback"]) > 0 || len(port) > 0 && port[len(port)-1] == "0" {
 		given["port-fallback"] = []string{"true"}
@@ -340,6 +342,7 @@ func serverStatus(ctx context.Context, c *call) error {
 		{"dir", s.Dir},
 		{"log", f.logOf(s.PID)},
 		uptime,
-		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
+		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args),
+			func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
 	}, damaged...))
 }

@@ -96,7 +96,10 @@ func (p place) plant(dir string, pid, port int) {
 func TestStaleFilesAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) }))
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		fmt.Fprint(w, `{"status":"ok"}`)
+	}))
 	defer stranger.Close()
 	mute, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)
@@ -166,11 +169,13 @@ func TestServerFlagIsObeyed(t *testing.T) {
 	elsewhere.ok("streamctl stream append -n x -m flag --server %s", url)
 	elsewhere.ok("streamctl -s=%s/ stream append -n x -m short", url)
 	elsewhere.ok("DURABLE_STREAMS_URL=%s streamctl stream append -n x -m environment", url)
-	elsewhere.ok("DURABLE_STREAMS_URL=http://127.0.0.1:1 streamctl stream append -n x -m 'the flag wins' -s %s", strings.TrimPrefix(url, "http://"))
+	elsewhere.ok("DURABLE_STREAMS_URL=http://127.0.0.1:1 streamctl stream append -n x -m 'the flag wins' -s %s",
+		strings.TrimPrefix(url, "http://"))
 	is.Equal(p.texts("x"), []string{"flag", "short", "environment", "the flag wins"})
 
 	p.ok("streamctl server stop")
-	for _, command := range []string{"append -n x -m a", "get -n x", "subscribe -n x", "subscribe --all", "wait -n x", "list", "delete -n x"} {
+	for _, command := range []string{"append -n x -m a", "get -n x", "subscribe -n x", "subscribe --all",
+		"wait -n x", "list", "delete -n x"} {
 		r := elsewhere.run("streamctl stream %s --server %s", command, url)
 		is.Equal(r.code, 1)
 		is.True(strings.Contains(r.stderr, "connection refused") && strings.Contains(r.stderr, "\nTry: streamctl "))
@@ -196,7 +201,8 @@ func TestFlagsBeatTheEnvironment(t *testing.T) {
 	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status", url), p.dir+"/one\n"))
 	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status --dir two", url), p.dir+"/two\n"))
 
-	for _, command := range []string{"stream get -n x", "stream append -n x -m a", "stream subscribe -n x", "stream wait -n x", "stream list",
+	for _, command := range []string{"stream get -n x", "stream append -n x -m a", "stream subscribe -n x",
+		"stream wait -n x", "stream list",
 		"stream delete -n x", "server status", "server stop", "server restart", "bench"} {
 		for _, flags := range []string{"--server " + url + " --dir two", "-s ''"} {
 			r := p.run("DURABLE_STREAMS_URL=%s streamctl %s %s", url, command, flags)
@@ -224,7 +230,8 @@ func TestServerElsewhere(t *testing.T) {
 	}))
 	defer s.Close()
 	p := newPlace(t)
-	is.True(strings.HasPrefix(p.ok("streamctl server status -s %s", s.URL), "url      "+s.URL+"\nversion  v9\nstorage  fs\nuptime   "))
+	is.True(strings.HasPrefix(p.ok("streamctl server status -s %s", s.URL),
+		"url      "+s.URL+"\nversion  v9\nstorage  fs\nuptime   "))
 	for _, command := range []string{"stop", "restart"} {
 		r := p.run("streamctl server %s -s %s", command, s.URL)
 		is.Equal(r.code, 1)
@@ -291,7 +298,8 @@ func TestHungServerIsStopped(t *testing.T) {
 	is := is.New(t)
 	p := newPlace(t)
 	p.start()
-	p.ok("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; while grep State /proc/$pid/task/*/status | grep -qv T; do :; done")
+	p.ok("pid=$(cat .iterate/daemon.pid); kill -STOP $pid; while grep State /proc/$pid/task/*/status | grep -qv " +
+		"T; do :; done")
 	pid, alive := bystander(t)
 	p.plant(".iterate", pid, p.port())
 	r := p.run("streamctl server status")
@@ -491,7 +499,8 @@ func TestFailedRestart(t *testing.T) {
 	before := p.port()
 	r := p.run("streamctl server restart --factory plain --port %s", port) // which is taken
 	is.Equal(r.code, 1)
-	is.True(strings.Contains(r.stderr, "is taken by another program") && strings.Contains(r.stderr, "it runs again as it was"))
+	is.True(strings.Contains(r.stderr, "is taken by another program") &&
+		strings.Contains(r.stderr, "it runs again as it was"))
 	is.Equal(p.port(), before)
 	is.Equal(p.run("streamctl stream append -n x -m forbidden").code, 1)
 }

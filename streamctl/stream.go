@@ -58,7 +58,8 @@ func (c *call) target() (server string, f folder, err error) {
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", f, usageError{fmt.Errorf("%q is no server's URL", given), "streamctl " + c.name + " --server http://127.0.0.1:3000"}
+		return "", f, usageError{fmt.Errorf("%q is no server's URL", given),
+			"streamctl " + c.name + " --server http://127.0.0.1:3000"}
 	}
 	return strings.TrimSuffix(full, "/"), f, nil
 }
@@ -114,7 +115,8 @@ func (c *call) repairHint(name string) string {
 	if c.has("server") || !c.has("dir") && c.getenv("DURABLE_STREAMS_URL") != "" {
 		stop, dir = "with the server stopped", "DIR"
 	}
-	return fmt.Sprintf("%s, then streamd repair --dir %s %s; --salvage keeps what is whole behind the damage", stop, shellWord(dir), shellWord(name))
+	return fmt.Sprintf("%s, then streamd repair --dir %s %s; --salvage keeps what is whole behind the damage", stop,
+		shellWord(dir), shellWord(name))
 }
 
 // nobodyThere says in fewer words that no connection could be made, where that is the error.
@@ -213,7 +215,8 @@ func absent(ctx context.Context, s streamlib.Stream) bool {
 
 // noStream says on stderr that there is none, which is no error.
 func (c *call) noStream(name, yet string) {
-	fmt.Fprintf(c.stderr, "streamctl: %s %q: there is no such stream%s\n", strings.TrimPrefix(c.name, "stream "), name, yet)
+	fmt.Fprintf(c.stderr, "streamctl: %s %q: there is no such stream%s\n", strings.TrimPrefix(c.name, "stream "),
+		name, yet)
 }
 
 func streamSubscribe(ctx context.Context, c *call) error {
@@ -236,16 +239,20 @@ func streamSubscribe(ctx context.Context, c *call) error {
 	if daemon.IsTerminal(c.stderr) && absent(ctx, stream) { // a script may well be there before its stream
 		c.noStream(name, " yet")
 	}
-	return c.follow(ctx, stream, f, func(events []streamlib.Event) (done bool, err error) { return false, c.printEvents(events) })
+	return c.follow(ctx, stream, f, func(events []streamlib.Event) (done bool, err error) {
+		return false, c.printEvents(events)
+	})
 }
 
 // follow hands the events of a subscription to show, until that is done.
-func (c *call) follow(ctx context.Context, s *streamhttp.Remote, f streamhttp.Follow, show func([]streamlib.Event) (done bool, err error)) error {
+func (c *call) follow(ctx context.Context, s *streamhttp.Remote, f streamhttp.Follow,
+	show func([]streamlib.Event) (done bool, err error)) error {
 	told := false
 	f.Reconnecting = func(err error) {
 		if !told { // not again and again
 			told = true
-			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n", strings.TrimPrefix(c.name, "stream "), s.Name(), bare(err))
+			fmt.Fprintf(c.stderr, "streamctl: %s %q: the connection was lost: %v; connecting again\n",
+				strings.TrimPrefix(c.name, "stream "), s.Name(), bare(err))
 		}
 	}
 	for events, err := range s.Follow(ctx, f) {
@@ -289,7 +296,8 @@ func subscribeAll(ctx context.Context, c *call) error {
 				return c.explain("", err)
 			case err != nil && !told:
 				told = true
-				fmt.Fprintf(c.stderr, "streamctl: subscribe to all: the connection was lost: %v; connecting again, without what is appended meanwhile\n", bare(err))
+				fmt.Fprintf(c.stderr, "streamctl: subscribe to all: the connection was lost: %v; connecting again, without "+
+					"what is appended meanwhile\n", bare(err))
 			case err == nil:
 				told, answered = false, true
 				if err := c.printEvents(events); err != nil {
@@ -320,7 +328,8 @@ func streamWait(ctx context.Context, c *call) error {
 	}
 	stream, missed := client.Stream(name), "there was no such event"
 	if f.From != streamlib.Now { // the time is for what comes: what is there is looked for however short it is
-		ctx, stop := context.WithTimeoutCause(ctx, max(timeout, answerTime), fmt.Errorf("wait %q: the server did not answer in %v", name, max(timeout, answerTime)))
+		ctx, stop := context.WithTimeoutCause(ctx, max(timeout, answerTime),
+			fmt.Errorf("wait %q: the server did not answer in %v", name, max(timeout, answerTime)))
 		defer stop()
 		info, errStat := stream.Stat(ctx)
 		for events, err := range stream.Query(ctx, streamhttp.Query{From: f.From, Limit: 1, Types: f.Types}) {
@@ -437,7 +446,8 @@ func (c *call) listTable(now time.Time) (lister, func() error) {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tEVENTS\tSIZE\tCREATED\tUPDATED")
 	return func(s streamlib.Info) error {
-		_, err := fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", s.Name, s.Tail, bytesText(s.Size), ageText(now, s.CreatedAt), ageText(now, s.UpdatedAt))
+		_, err := fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", s.Name, s.Tail, bytesText(s.Size), ageText(now, s.CreatedAt),
+			ageText(now, s.UpdatedAt))
 		return err
 	}, w.Flush
 }

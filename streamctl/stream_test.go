@@ -215,7 +215,8 @@ func TestCtrlCTellsWhatIsOpen(t *testing.T) {
 	<-asked
 	is.NoErr(appender.c.Process.Signal(syscall.SIGINT))
 	is.True(appender.c.Wait() != nil)
-	is.Equal(appender.stderr.String(), "streamctl: append \"x\": interrupted, which leaves open whether the event was appended; "+
+	is.Equal(appender.stderr.String(), "streamctl: append \"x\": interrupted, which leaves open whether the event "+
+		"was appended; "+
 		"nothing else was appended\nTry: streamctl stream get -n x --last 1, which tells\n")
 }
 
@@ -352,7 +353,8 @@ func TestBrokenReadTellsHowToGoOn(t *testing.T) {
 	}))
 	defer server.Close()
 	r := newPlace(t).run("streamctl stream get -n x -o 6 -s %s", server.URL)
-	is.Equal(r, result{event, "streamctl: read \"x\": unexpected EOF\nTry: the same from --offset 7 on, which is behind what was printed\n", 1})
+	is.Equal(r, result{event, "streamctl: read \"x\": unexpected EOF\nTry: the same from --offset 7 on, which is " +
+		"behind what was printed\n", 1})
 }
 
 // TestSomeWebServerIsKnown for what it is, by every command, and its pages are not printed.
@@ -367,9 +369,11 @@ func TestSomeWebServerIsKnown(t *testing.T) {
 			fmt.Fprint(w, "<html>\n<body>hello\x1b[31m</body>\n</html>\n")
 		}))
 		t.Cleanup(server.Close)
-		for _, command := range []string{"get -n x", "get -n x --last 1", "list", "list --details", "delete -n x", "append -n x -m a", "append -n x < lines",
+		for _, command := range []string{"get -n x", "get -n x --last 1", "list", "list --details", "delete -n x",
+			"append -n x -m a", "append -n x < lines",
 			"wait -n x --timeout 0", "wait -n x -o now", "subscribe -n x", "subscribe --all"} {
-			if status == 204 && strings.HasPrefix(command, "delete") || status >= 500 && (strings.Contains(command, "--all") || strings.Contains(command, "lines")) {
+			if status == 204 && strings.HasPrefix(command, "delete") || status >= 500 &&
+				(strings.Contains(command, "--all") || strings.Contains(command, "lines")) {
 				continue // it cannot be known, or tries again
 			}
 			t.Run(fmt.Sprint(status, " ", command), func(t *testing.T) {
@@ -421,7 +425,8 @@ func TestLostAnswersDoubleNoLine(t *testing.T) {
 	p.start()
 	through := cutter(t, fmt.Sprintf("http://127.0.0.1:%d", p.port()))
 	p.ok("seq 2500 | streamctl stream append -n x -s %s > appended", through)
-	is.Equal(p.ok("streamctl stream get -n x | cmp - appended && sed 's/.*\"data\"://; s/,.*//' appended | cmp - /dev/stdin <<E\n$(seq 2500)\nE"), "")
+	is.Equal(p.ok("streamctl stream get -n x | cmp - appended && sed 's/.*\"data\"://; s/,.*//' appended | cmp - "+
+		"/dev/stdin <<E\n$(seq 2500)\nE"), "")
 	p.ok("streamctl stream append -n y -m a --key k -s %s", through)
 	p.ok("streamctl stream append -n y -m b --key l -s %s", through)
 	is.Equal(p.texts("y"), []string{"a", "b"})
@@ -589,7 +594,8 @@ func TestEveryFlagIsKnown(t *testing.T) {
 			is.True(slices.ContainsFunc(flags, func(f daemon.Flag) bool { return f.Name == name })) // in the table
 			taken = append(taken, name)
 			i := slices.IndexFunc(flags, func(f daemon.Flag) bool { return f.Name == name })
-			said := strings.Contains(flags[i].Help, "may be repeated") || strings.Contains(c.manual, "--"+name+", which may be repeated")
+			said := strings.Contains(flags[i].Help, "may be repeated") ||
+				strings.Contains(c.manual, "--"+name+", which may be repeated")
 			is.Equal(slices.Contains(strings.Fields(c.many), name), said)
 		}
 	}

@@ -38,12 +38,14 @@ func (c *call) token() (string, error) {
 // tokenHint is what to type where the server wants another token than was sent.
 func (c *call) tokenHint(name string) string {
 	if c.has("token-file") || c.getenv("DURABLE_STREAMS_TOKEN") != "" {
-		return "streamctl token create NAME --can read --file FILE, with the server's file of tokens, which makes another token"
+		return "streamctl token create NAME --can read --file FILE, with the server's file of tokens, which makes " +
+			"another token"
 	}
 	if name != "" {
 		name = " -n " + name
 	}
-	return "streamctl " + c.name + name + " --token-file FILE, where FILE has the token; or set DURABLE_STREAMS_TOKEN to it"
+	return "streamctl " + c.name + name + " --token-file FILE, where FILE has the token; or set " +
+		"DURABLE_STREAMS_TOKEN to it"
 }
 
 var secretForm = regexp.MustCompile("^[A-Z2-7]{26}$")
@@ -71,7 +73,8 @@ func tokenCreate(_ context.Context, c *call) error {
 	if c.has("expires") {
 		var err error
 		if t.Expires, err = expiry(c.value("expires"), time.Now()); err != nil {
-			return c.usageErr("--expires %q: it takes a time to come, such as 30d, 12h or 2027-01-31T00:00:00Z", c.value("expires"))
+			return c.usageErr("--expires %q: it takes a time to come, such as 30d, 12h or 2027-01-31T00:00:00Z",
+				c.value("expires"))
 		}
 	}
 	var secret string

@@ -27,29 +27,34 @@ func TestTokensFromMakingToUse(t *testing.T) {
 	is.Equal(info.Mode().Perm(), os.FileMode(0o600))
 	list, err := tokens.Parse(text)
 	is.NoErr(err)
-	is.True(len(list) == 1 && list[0].Prefixes[0] == "jobs/" && time.Until(list[0].Expires).Round(time.Hour) == 30*24*time.Hour)
+	is.True(len(list) == 1 && list[0].Prefixes[0] == "jobs/" &&
+		time.Until(list[0].Expires).Round(time.Hour) == 30*24*time.Hour)
 
 	p.ok("streamctl server start --port 0 --tokens tokens") // the path is of this folder, not of the daemon's
 	is.NoErr(os.WriteFile(filepath.Join(p.dir, "mine"), []byte("\ufeff"+secret+"\r\n"), 0o600))
 	p.ok("DURABLE_STREAMS_TOKEN=%s streamctl stream append -n jobs/1 -m one", secret)
-	p.ok("DURABLE_STREAMS_TOKEN=wrong streamctl stream append -n jobs/1 -m two --token-file mine") // a flag beats the environment
+	// A flag beats the environment.
+	p.ok("DURABLE_STREAMS_TOKEN=wrong streamctl stream append -n jobs/1 -m two --token-file mine")
 	is.Equal(p.texts("jobs/1", "--token-file mine"), []string{"one", "two"})
 	is.Equal(p.ok("streamctl stream list --token-file mine"), "jobs/1\n")
 
 	for _, test := range []struct{ line, says, try string }{
-		{"streamctl stream get -n jobs/1", "a token is needed", "streamctl stream get -n jobs/1 --token-file FILE, where FILE has the token; or set DURABLE_STREAMS_TOKEN to it"},
+		{"streamctl stream get -n jobs/1", "a token is needed",
+			"streamctl stream get -n jobs/1 --token-file FILE, where FILE has the token; or set DURABLE_STREAMS_TOKEN to it"},
 		{"streamctl stream list", "a token is needed", "streamctl stream list --token-file FILE"},
 		{"streamctl stream subscribe --all", "a token is needed", "streamctl stream subscribe --token-file FILE"},
 		{"echo 1 | streamctl stream append -n jobs/1", "a token is needed", "--token-file FILE"},
 		{"DURABLE_STREAMS_TOKEN=wrong streamctl stream get -n jobs/1", "is not known here", "streamctl token create NAME"},
-		{"streamctl stream get -n other --token-file mine", `the right to read on stream "other", and "ci" has write on streams that begin with ["jobs/"]`, ""},
+		{"streamctl stream get -n other --token-file mine",
+			`the right to read on stream "other", and "ci" has write on streams that begin with ["jobs/"]`, ""},
 		{"streamctl stream delete -n jobs/1 --token-file mine", "the right to admin", ""},
 		{"streamctl stream get -n jobs/1 --token-file none", "--token-file: open none: no such file", ""},
 		{"streamctl stream get -n jobs/1 --token-file /dev/null", "is empty", ""},
 		{"DURABLE_STREAMS_TOKEN='a b' streamctl stream get -n jobs/1", "more than a token", ""},
 	} {
 		r := p.run("%s", test.line)
-		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, test.says) || !strings.Contains(r.stderr, test.try) || strings.Contains(r.stderr, secret) {
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, test.says) ||
+			!strings.Contains(r.stderr, test.try) || strings.Contains(r.stderr, secret) {
 			t.Errorf("$ %s\nexit %d\n%s%s", test.line, r.code, r.stdout, r.stderr)
 		}
 	}
@@ -82,7 +87,8 @@ func TestTokenCreate(t *testing.T) {
 	is.Equal(list[0].Prefixes, []string{"a b%/", "c"})
 	is.True(!strings.Contains(line, secret))
 	var told struct{ Name, Secret, Line, File string }
-	is.NoErr(json.Unmarshal([]byte(p.ok("streamctl token create --can=admin ops --expires 2030-01-01T00:00:00+01:00 --json --file t")), &told))
+	is.NoErr(json.Unmarshal([]byte(p.ok("streamctl token create --can=admin ops --expires "+
+		"2030-01-01T00:00:00+01:00 --json --file t")), &told))
 	is.Equal(p.ok("tail -1 t"), told.Line+"\n")
 	is.True(told.Name == "ops" && told.File == "t" && strings.HasSuffix(told.Line, " admin expires=2029-12-31T23:00:00Z"))
 

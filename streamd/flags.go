@@ -23,9 +23,9 @@ var usage = func() string {
        streamd verify [--dir DIR]
        streamd repair [--dir DIR] [--salvage] [NAME ...]
 
-Serves the event streams of one folder over HTTP until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads the tokens
-again. While no server has the folder, verify reads all that is in it, and repair cuts off what is damaged. Each of these
-two has its own --help.
+Serves the event streams of one folder over HTTP until SIGTERM, SIGHUP or Ctrl-C; with --tokens SIGHUP reads the
+tokens again. While no server has the folder, verify reads all that is in it, and repair cuts off what is damaged.
+Each of these two has its own --help.
 
 `
 	for _, f := range slices.Concat([]daemon.Flag{daemon.Dir}, daemon.Flags, daemon.Own) {

@@ -17,19 +17,20 @@ import (
 const (
 	verifyUsage = `Usage: streamd verify [--dir DIR]
 
-Reads every line of every stream in the folder, with what the journal has for it, and changes none of them. A stream that it
-finds damaged is marked in DIR/damaged, and takes no appends until it is repaired. No server may be running on the folder.
-Exit status 1 says that something is damaged or could not be read: each file is named with the place and the reason.
+Reads every line of every stream in the folder, with what the journal has for it, and changes none of them. A stream
+that it finds damaged is marked in DIR/damaged, and takes no appends until it is repaired. No server may be running
+on the folder. Exit status 1 says that something is damaged or could not be read: each file is named with the place
+and the reason.
 `
 	repairUsage = `Usage: streamd repair [--dir DIR] [--salvage] [NAME ...]
 
-Makes a damaged folder one that a server starts on: replays the journal, and cuts the named streams, or all where none is
-named, where they are damaged. What is cut off is given up, and said; a copy of each file as it was stays beside it. A
-stream that was found damaged takes appends again, also where its file was restored from a copy and is whole. No server may
-be running on the folder.
+Makes a damaged folder one that a server starts on: replays the journal, and cuts the named streams, or all where
+none is named, where they are damaged. What is cut off is given up, and said; a copy of each file as it was stays
+beside it. A stream that was found damaged takes appends again, also where its file was restored from a copy and is
+whole. No server may be running on the folder.
 
-  --salvage  keep the whole events behind the damage in streams/NAME.salvaged-OFFSET, one a line, and say which they are;
-             jq -c .data FILE | streamctl stream append -n NAME adds them again, with other offsets
+  --salvage  keep the whole events behind the damage in streams/NAME.salvaged-OFFSET, one a line, and say which they
+             are; jq -c .data FILE | streamctl stream append -n NAME adds them again, with other offsets
 `
 )
 
@@ -82,9 +83,11 @@ func verify(dir string, stdout, stderr io.Writer) error {
 	for _, err := range sum.Unread {
 		fmt.Fprintln(stdout, err)
 	}
-	fmt.Fprintf(stdout, "%d streams, %d events, %d bytes, %d journals to replay, %d damaged\n", sum.Streams, sum.Events, sum.Bytes, sum.Journals, len(sum.Damage))
+	fmt.Fprintf(stdout, "%d streams, %d events, %d bytes, %d journals to replay, %d damaged\n", sum.Streams,
+		sum.Events, sum.Bytes, sum.Journals, len(sum.Damage))
 	if len(sum.Damage) > 0 {
-		return fmt.Errorf("%s is damaged; streamd repair --dir %s keeps what stands before the damage, with --salvage also what is whole behind it", dir, dir)
+		return fmt.Errorf("%s is damaged; streamd repair --dir %s keeps what stands before the damage, with "+
+			"--salvage also what is whole behind it", dir, dir)
 	} else if len(sum.Unread) > 0 {
 		return fmt.Errorf("%d files in %s could not be read", len(sum.Unread), dir)
 	}

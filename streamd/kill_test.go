@@ -126,7 +126,8 @@ func TestFaultAtEverySyscall(t *testing.T) {
 	}
 	faults := []struct{ calls, effect string }{
 		{"pwrite64", kill}, {"fdatasync", kill}, {"fsync", kill}, {"unlinkat", kill},
-		{"pwrite64", "error=EIO"}, {"pwrite64", "error=ENOSPC"}, {"fdatasync", "error=EIO"}, {"fsync", "error=EIO"}, {"unlinkat", "error=EIO"},
+		{"pwrite64", "error=EIO"}, {"pwrite64", "error=ENOSPC"}, {"fdatasync", "error=EIO"}, {"fsync",
+			"error=EIO"}, {"unlinkat", "error=EIO"},
 	}
 	for _, fault := range faults {
 		for _, ending := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} { // a clean end leaves nothing to replay

@@ -79,7 +79,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	}
 	manager := streamlib.NewManager(storage, o.factory, streamlib.Options{MaxEvent: o.maxEvent, Log: log})
 	config := streamhttp.Config{
-		MaxEvent: o.maxEvent, Log: log, Health: health, Ready: ready, AllowHosts: append(o.allowHosts, o.host), AllowOrigins: o.allowOrigins,
+		MaxEvent: o.maxEvent, Log: log, Health: health, Ready: ready,
+		AllowHosts: append(o.allowHosts, o.host), AllowOrigins: o.allowOrigins,
 	}
 	files := pidFiles(o.dir, listeners[0])
 	if access != nil {
@@ -102,7 +103,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	if err := keepArgs(o.dir, o.own); err != nil {
 		log.Warn("streamctl will not start this server again with its flags", "error", err)
 	}
-	log.Info("serving", "dir", o.dir, "url", url, "storage", o.storage, "sync", o.sync, "pid", health.PID, "version", health.Version)
+	log.Info("serving", "dir", o.dir, "url", url, "storage", o.storage, "sync", o.sync, "pid", health.PID, "version",
+		health.Version)
 	warn(log, o, listeners[0])
 	if _, err := fmt.Fprintln(stdout, url); err != nil {
 		log.Warn("the URL was not printed", "error", err)
@@ -128,7 +130,8 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 
 // openStorage takes the folder, and opens what is in it unless the storage is memory. Where it fails later, and is to
 // end the server, that comes through failed.
-func openStorage(o options, failed chan<- error, log *slog.Logger) (storage streamlib.Storage, ready func() error, err error) {
+func openStorage(o options, failed chan<- error, log *slog.Logger) (storage streamlib.Storage, ready func() error,
+	err error) {
 	if o.storage == "fs" {
 		options := disk.Options{NoSync: o.sync == "none", Log: log}
 		if o.exits {
@@ -165,11 +168,13 @@ func address(o options) (*net.IPAddr, error) {
 	switch {
 	case ip.IP.IsLoopback():
 	case o.tokens == "" && !o.insecure:
-		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it could read, write and delete: "+
+		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and whoever reaches it could "+
+			"read, write and delete: "+
 			"make a token with streamctl token create NAME --can write --file FILE, and start it with --tokens FILE; "+
 			"or if that is meant, add --insecure-no-auth", host)}
 	case o.tokens != "" && !o.plain:
-		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and tokens would cross the network as they are: "+
+		return nil, usageError{fmt.Errorf("--host %s can be reached by other machines, and tokens would cross the "+
+			"network as they are: "+
 			"put a proxy with TLS in front, and add --insecure-no-tls; one on this machine needs no --host", host)}
 	}
 	return ip, nil
@@ -177,7 +182,8 @@ func address(o options) (*net.IPAddr, error) {
 
 // listen returns a listener on ip, and where that does not take connections to 127.0.0.1 one there too, on the same
 // port. Where the port is taken, it is another one if fallback says so.
-func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (listeners []net.Listener, url string, err error) {
+func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (listeners []net.Listener, url string,
+	err error) {
 	var lc net.ListenConfig
 	port := strconv.Itoa(number)
 	first, err := lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), port))
@@ -185,7 +191,8 @@ func listen(ctx context.Context, ip *net.IPAddr, number int, fallback bool) (lis
 		first, err = lc.Listen(ctx, "tcp", net.JoinHostPort(ip.String(), "0"))
 	}
 	if errors.Is(err, portTaken) {
-		return nil, "", fmt.Errorf("port %s of %s is taken by another program; choose one with --port, or a free one with --port 0", port, ip)
+		return nil, "", fmt.Errorf("port %s of %s is taken by another program; choose one with --port, or a free one "+
+			"with --port 0", port, ip)
 	} else if err != nil {
 		return nil, "", err
 	}
@@ -209,7 +216,8 @@ func warn(log *slog.Logger, o options, l net.Listener) {
 		if o.tokens == "" {
 			log.Warn("whoever reaches this address can read, write and delete: --insecure-no-auth", "address", addr.String())
 		} else {
-			log.Warn("tokens cross the network as they are, unless a proxy encrypts: --insecure-no-tls", "address", addr.String())
+			log.Warn("tokens cross the network as they are, unless a proxy encrypts: --insecure-no-tls", "address",
+				addr.String())
 		}
 	}
 	switch {
@@ -245,7 +253,8 @@ func ask(ctx context.Context, dir string) (url string, health streamhttp.Health,
 	}
 	url = fmt.Sprintf("http://127.0.0.1:%d", port)
 	secret, _, _ := daemon.Read(dir, daemon.SecretFile)
-	client := streamhttp.Client{URL: url, Token: strings.TrimSpace(string(secret)), HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	client := streamhttp.Client{URL: url, Token: strings.TrimSpace(string(secret)),
+		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	if health, err = client.Health(ctx); err != nil {
 		return "", health, err
 	}

@@ -82,7 +82,8 @@ func TestManyStartsOnOneFolder(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	want := fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid %d at %s\n", disk.ErrLocked, dir, os.Getpid(), url)
+	want := fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid %d at %s\n", disk.ErrLocked, dir,
+		os.Getpid(), url)
 	for _, said := range said {
 		is.Equal(said, want)
 	}
@@ -113,7 +114,8 @@ func TestStartsAtOnce(t *testing.T) {
 		}()
 	}
 	for range starts - 1 {
-		is.True(strings.HasPrefix(<-ended, fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid ", disk.ErrLocked, dir)))
+		is.True(strings.HasPrefix(<-ended, fmt.Sprintf("4 streamd: %v: %s belongs to the server with pid ",
+			disk.ErrLocked, dir)))
 	}
 	winner := <-won
 	is.Equal(readFile(t, dir, daemon.PIDFile), fmt.Sprintln(winner.Process.Pid))
@@ -259,13 +261,16 @@ func TestLogIsBounded(t *testing.T) {
 			is.NoErr(c.Start())
 			_, err = bufio.NewReader(out).ReadString('\n')
 			is.NoErr(err)
-			_, err = log.Write(append(bytes.Repeat([]byte("an early line\n"), maxLog/14), "the last one\n"...)) // as the server's own
+			// As the server's own.
+			_, err = log.Write(append(bytes.Repeat([]byte("an early line\n"), maxLog/14), "the last one\n"...))
 			is.NoErr(err)
 			is.NoErr(c.Process.Signal(syscall.SIGTERM))
 			is.NoErr(c.Wait())
 			text := readFile(t, dir, name)
-			is.True(strings.Contains(text, "an early line\nthe last one\n") && strings.Contains(text, "msg=ending")) // in this order
-			is.Equal(name == daemon.LogFile, strings.HasPrefix(text, `level=INFO msg="what stood before was cut off"`+"\nan early line\n"))
+			// In this order.
+			is.True(strings.Contains(text, "an early line\nthe last one\n") && strings.Contains(text, "msg=ending"))
+			is.Equal(name == daemon.LogFile, strings.HasPrefix(text,
+				`level=INFO msg="what stood before was cut off"`+"\nan early line\n"))
 			is.Equal(name == daemon.LogFile, len(text) < 2*keptLog)
 			is.True(!strings.Contains(text, "\x00"))
 		}
@@ -347,13 +352,15 @@ func TestStartIsSaid(t *testing.T) {
 	url, end := inProcess(t, dir)
 	log, err := end()
 	is.NoErr(err)
-	is.True(strings.Contains(log, "msg=serving dir="+dir+" url="+url+" storage=fs sync=always pid="+strconv.Itoa(os.Getpid())))
+	is.True(strings.Contains(log, "msg=serving dir="+dir+" url="+url+" storage=fs sync=always "+
+		"pid="+strconv.Itoa(os.Getpid())))
 	is.True(!strings.Contains(log, "WARN"))
 
 	url, end = inProcess(t, t.TempDir(), "--sync", "none", "--host", "0.0.0.0", "--insecure-no-auth")
 	is.True(strings.HasPrefix(url, "http://127.0.0.1:"))
 	log, _ = end()
-	is.True(strings.Contains(log, "level=WARN") && strings.Contains(log, "--sync none") && strings.Contains(log, "--insecure-no-auth"))
+	is.True(strings.Contains(log, "level=WARN") && strings.Contains(log, "--sync none") &&
+		strings.Contains(log, "--insecure-no-auth"))
 
 	_, end = inProcess(t, t.TempDir(), "--storage", "memory")
 	log, _ = end()

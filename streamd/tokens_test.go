@@ -71,7 +71,8 @@ func TestTokens(t *testing.T) {
 	status, _, _ = request(t, "GET", url+"/streams", "Authorization: Bearer "+secret)
 	is.Equal(status, 401) // it is for /healthz alone
 
-	for _, header := range []string{"X: y", "Authorization: Bearer secret-a", "Authorization: Bearer ", "Authorization: " + secret} {
+	for _, header := range []string{"X: y", "Authorization: Bearer secret-a", "Authorization: Bearer ",
+		"Authorization: " + secret} {
 		_, body, _ := request(t, "GET", url+"/healthz", header)
 		is.True(strings.Contains(body, `"status":"ok"`))
 		is.True(!strings.Contains(body, "pid") && !strings.Contains(body, dir) && !strings.Contains(body, path))
@@ -85,7 +86,8 @@ func TestTokens(t *testing.T) {
 	}
 	out, err := exec.Command(streamdBinary(t), "--dir", dir, "--port", "0").CombinedOutput()
 	is.Equal(exitStatus(err), 4)
-	is.Equal(string(out), fmt.Sprintf("streamd: %v: %s belongs to the server with pid %d at %s\n", disk.ErrLocked, dir, os.Getpid(), url))
+	is.Equal(string(out), fmt.Sprintf("streamd: %v: %s belongs to the server with pid %d at %s\n", disk.ErrLocked,
+		dir, os.Getpid(), url))
 
 	_, _, cookies := request(t, "POST", url+"/session", "Authorization: Bearer secret-a")
 	log, err := end()
@@ -233,9 +235,11 @@ func TestAllowOrigin(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
 	url, _ := inProcess(t, dir, "--allow-origin", "https://app.example.com", "--allow-origin=http://localhost:8080")
-	status, _, _ := request(t, "OPTIONS", url+"/streams/s", "Origin: http://localhost:8080", "Access-Control-Request-Method: POST")
+	status, _, _ := request(t, "OPTIONS", url+"/streams/s", "Origin: http://localhost:8080",
+		"Access-Control-Request-Method: POST")
 	is.Equal(status, 204)
-	status, _, _ = request(t, "OPTIONS", url+"/streams/s", "Origin: http://localhost:8081", "Access-Control-Request-Method: POST")
+	status, _, _ = request(t, "OPTIONS", url+"/streams/s", "Origin: http://localhost:8081",
+		"Access-Control-Request-Method: POST")
 	is.Equal(status, 405)
 	is.Equal(readFile(t, dir, daemon.ArgsFile), `["--allow-origin=https://app.example.com","--allow-origin=http://localhost:8080","--port=0"]`+"\n")
 }

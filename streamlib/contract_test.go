@@ -14,8 +14,9 @@ import (
 // TestStreams runs the contract of Stream over every layer of this package.
 func TestStreams(t *testing.T) {
 	pass := streamlib.Hooks{
-		Before: []streamlib.BeforeHook{{ID: "pass", Run: func(context.Context, string, json.RawMessage) error { return nil }}},
-		After:  []streamlib.AfterHook{{ID: "pass", Run: func(context.Context, string, streamlib.Event) error { return nil }}},
+		Before: []streamlib.BeforeHook{{ID: "pass",
+			Run: func(context.Context, string, json.RawMessage) error { return nil }}},
+		After: []streamlib.AfterHook{{ID: "pass", Run: func(context.Context, string, streamlib.Event) error { return nil }}},
 	}
 	managed := func(f streamlib.Factory) func(*testing.T) func(string) streamlib.Stream {
 		return func(*testing.T) func(string) streamlib.Stream {

@@ -31,7 +31,8 @@ func TestParseOffset(t *testing.T) {
 		t.Errorf("%q", s)
 	}
 	for _, s := range []string{
-		"", " ", "-2", "-0", "+1", "1 ", " 1", "1.0", "1e3", "0x1", "1_000", "Now", "NOW", "last", "9007199254740992", "18446744073709551617", "٣", "-1 ", "--1",
+		"", " ", "-2", "-0", "+1", "1 ", " 1", "1.0", "1e3", "0x1", "1_000", "Now", "NOW", "last", "9007199254740992",
+		"18446744073709551617", "٣", "-1 ", "--1",
 	} {
 		if got, err := streamlib.ParseOffset(s); !errors.Is(err, streamlib.ErrInvalid) {
 			t.Errorf("%q: %v, %v", s, got, err)
@@ -261,7 +262,8 @@ func TestParseRecordEachByte(t *testing.T) {
 // FuzzParseRecord reads anything, and finds what it takes for an event to be one in every respect.
 func FuzzParseRecord(f *testing.F) {
 	const good = `{"offset":"0000000000000042","eventStreamId":"s","data":{"a":1},"createdAt":"2024-01-08T00:00:00.000Z"`
-	for _, seed := range []string{good, good + `,"key":"k"`, good + `,"key":"\"\\"`, good + "}", good[:60], good + `,"createdAt":"2024-01-08T00:00:00.000Z"`} {
+	for _, seed := range []string{good, good + `,"key":"k"`, good + `,"key":"\"\\"`, good + "}", good[:60],
+		good + `,"createdAt":"2024-01-08T00:00:00.000Z"`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, record []byte) {
@@ -290,7 +292,8 @@ func FuzzParseRecord(f *testing.F) {
 
 // FuzzRecord takes names, data and keys through a stream, and its records through ParseRecord.
 func FuzzRecord(f *testing.F) {
-	hostile := []string{`a`, `","key":"`, `","createdAt":"2024-01-08T00:00:00.000Z`, `","data":1,"`, `\`, `\\"`, `"`, `}`, `,"key":"k"`, `x"}`, "é😀\u2028"}
+	hostile := []string{`a`, `","key":"`, `","createdAt":"2024-01-08T00:00:00.000Z`, `","data":1,"`, `\`, `\\"`, `"`,
+		`}`, `,"key":"k"`, `x"}`, "é😀\u2028"}
 	for i, s := range hostile {
 		quoted, _ := json.Marshal(s)
 		f.Add(s, string(quoted), hostile[(i+3)%len(hostile)])
@@ -330,7 +333,8 @@ func FuzzRecord(f *testing.F) {
 			if err := json.Unmarshal([]byte(e.String()), &public); err != nil {
 				t.Fatal(err)
 			}
-			if public.Offset != e.Offset.String() || public.EventStreamID != name || string(public.Data) != want.String() || !public.CreatedAt.Equal(e.CreatedAt()) {
+			if public.Offset != e.Offset.String() || public.EventStreamID != name ||
+				string(public.Data) != want.String() || !public.CreatedAt.Equal(e.CreatedAt()) {
 				t.Errorf("%+v is not %s", public, e)
 			}
 		}

@@ -28,25 +28,22 @@ func Example() {
 			return err
 		}
 		defer storage.Close()
-		streams := streamlib.NewManager(storage, streamlib.Active, streamlib.Options{})
-		orders := streams.Stream("orders")
-		if _, err := orders.Append(ctx, streamlib.Batch{Data: streamlib.JSON(`{"type":"paid","amount":12.50}`)}); err != nil {
+		orders := streamlib.NewManager(storage, streamlib.Active, streamlib.Options{}).Stream("orders")
+		if _, err := orders.Append(ctx, streamlib.Batch{Data: streamlib.JSON(`{"type":"paid"}`)}); err != nil {
 			return err
 		}
 		for events, err := range orders.Subscribe(ctx, streamlib.Beginning) {
 			if err != nil {
 				return err
 			}
-			for _, event := range events {
-				fmt.Println(event.Offset, string(event.Data()))
-			}
+			fmt.Println(string(events[0].Data()))
 			cancel() // it would wait for more
 		}
 		return nil
 	}
 	fmt.Println(example())
 	// Output:
-	// 0000000000000000 {"type":"paid","amount":12.50}
+	// {"type":"paid"}
 	// subscribe "orders": context canceled
 }
 
@@ -55,7 +52,8 @@ func noon() time.Time { return time.Date(2024, 1, 8, 12, 0, 0, 0, time.UTC) }
 
 func ExampleNewManager() {
 	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{Now: noon})
-	receipt, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(`{"id": 1}`, `{"id": 2}`)})
+	receipt, err := streams.Stream("orders").Append(context.Background(),
+		streamlib.Batch{Data: streamlib.JSON(`{"id": 1}`, `{"id": 2}`)})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -163,12 +161,13 @@ func ExampleStream_read() {
 
 func ExampleWithHooks() {
 	hooks := streamlib.Hooks{
-		Before: []streamlib.BeforeHook{{ID: "no-strings", Run: func(ctx context.Context, name string, data json.RawMessage) error {
-			if data[0] == '"' {
-				return errors.New("a string is no order")
-			}
-			return nil
-		}}},
+		Before: []streamlib.BeforeHook{{ID: "no-strings",
+			Run: func(ctx context.Context, name string, data json.RawMessage) error {
+				if data[0] == '"' {
+					return errors.New("a string is no order")
+				}
+				return nil
+			}}},
 		After: []streamlib.AfterHook{{ID: "print", Run: func(ctx context.Context, name string, event streamlib.Event) error {
 			fmt.Println("appended to", name, "at", event.Offset)
 			return nil
@@ -187,10 +186,12 @@ func ExampleWithHooks() {
 }
 
 func ExampleFactory_WithHooks() {
-	closed := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "office-hours", Run: func(context.Context, string, json.RawMessage) error {
-		return errors.New("come back tomorrow")
-	}}}}
-	streams := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(closed), streamlib.Options{})
+	closed := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "office-hours",
+		Run: func(context.Context, string, json.RawMessage) error {
+			return errors.New("come back tomorrow")
+		}}}}
+	streams := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(closed),
+		streamlib.Options{})
 	_, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON("1")})
 	fmt.Println(err)
 	// Output: hook office-hours: come back tomorrow
@@ -198,7 +199,8 @@ func ExampleFactory_WithHooks() {
 
 func ExampleValidated() {
 	streams := streamlib.NewManager(memory.New(), streamlib.Validated, streamlib.Options{})
-	_, err := streams.Stream("orders").Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(`{"type":"paid"}`)})
+	_, err := streams.Stream("orders").Append(context.Background(),
+		streamlib.Batch{Data: streamlib.JSON(`{"type":"paid"}`)})
 	fmt.Println(err)
 	// Output: hook validate-type: data must have a _type member that is a string
 }
@@ -241,7 +243,8 @@ func ExampleCheckName() {
 func ExampleEvent_HasType() {
 	ctx := context.Background()
 	chat := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("chat")
-	if _, err := chat.Append(ctx, streamlib.Batch{Data: streamlib.JSON(`{"type":"said"}`, `{"_type":"left"}`, `"said"`)}); err != nil {
+	if _, err := chat.Append(ctx, streamlib.Batch{Data: streamlib.JSON(`{"type":"said"}`, `{"_type":"left"}`,
+		`"said"`)}); err != nil {
 		log.Fatal(err)
 	}
 	for events := range chat.Read(ctx, streamlib.Beginning, streamlib.MaxOffset) {

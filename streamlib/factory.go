@@ -33,7 +33,8 @@ func (f Factory) WithHooks(h Hooks) Factory {
 
 // Validated makes streams whose events' data must have a "_type" member that is a string.
 func Validated(name string, storage Storage, o Options) Stream {
-	return Factory(Plain).WithHooks(Hooks{Before: []BeforeHook{{ID: "validate-type", Run: validateType}}})(name, storage, o)
+	return Factory(Plain).WithHooks(Hooks{Before: []BeforeHook{{ID: "validate-type", Run: validateType}}})(name,
+		storage, o)
 }
 
 // EmbryonicAgent makes streams of agents' events: data's "_type" must begin with "agent:", and each event is logged

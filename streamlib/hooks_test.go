@@ -68,17 +68,21 @@ func TestHooksRunInOrder(t *testing.T) {
 	is := is.New(t)
 	var r trace
 	core := plain("orders")
-	inner := streamlib.WithHooks(core, streamlib.Hooks{Before: []streamlib.BeforeHook{r.before("in", "")}, After: []streamlib.AfterHook{r.after("in", "")}})
+	inner := streamlib.WithHooks(core, streamlib.Hooks{Before: []streamlib.BeforeHook{r.before("in", "")},
+		After: []streamlib.AfterHook{r.after("in", "")}})
 	s := streamlib.WithHooks(inner, streamlib.Hooks{
 		Before: []streamlib.BeforeHook{r.before("b1", ""), r.before("b2", "")},
 		After:  []streamlib.AfterHook{r.after("a1", "1"), r.after("a2", "")},
 	})
 	admit := func(context.Context) error { r.add("admit"); return nil }
-	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", " 2\n"), Key: "k", Admit: admit}) // hooks see what is stored
+	// Hooks see what is stored.
+	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", " 2\n"), Key: "k", Admit: admit})
 	is.NoErr(err)
 	is.Equal(r.take(), []string{
-		"admit", "b1 orders 1", "b2 orders 1", "b1 orders 2", "b2 orders 2", "in orders 1", "in orders 2", // the outer ones first
-		"in orders 0 1", "in orders 1 2", "a1 orders 0 1", "a2 orders 0 1", "a1 orders 1 2", "a2 orders 1 2", // an after hook that fails stops nothing
+		"admit", "b1 orders 1", "b2 orders 1", "b1 orders 2", "b2 orders 2", "in orders 1", "in orders 2",
+		// the outer ones first
+		"in orders 0 1", "in orders 1 2", "a1 orders 0 1", "a2 orders 0 1", "a1 orders 1 2", "a2 orders 1 2",
+		// an after hook that fails stops nothing
 	})
 	_, err = s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2"), Key: "k", Admit: admit})
 	is.NoErr(err)
@@ -88,7 +92,8 @@ func TestHooksRunInOrder(t *testing.T) {
 	is.Equal(r.take(), nil) // nor does what is refused anyway
 	_, err = s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("3"), IfTail: new(streamlib.Offset)})
 	is.True(err != nil)
-	is.Equal(len(r.take()), 3) // before hooks run before the condition is decided; after hooks only where something was stored
+	// Before hooks run before the condition is decided; after hooks only where something was stored.
+	is.Equal(len(r.take()), 3)
 }
 
 func TestVeto(t *testing.T) {
@@ -104,15 +109,18 @@ func TestVeto(t *testing.T) {
 	is.Equal(*veto, streamlib.HookError{HookID: "b2", Message: "no 2"})
 	is.Equal(veto.Error(), "hook b2: no 2")
 	is.Equal(len(receipt.Events), 0)
-	is.Equal(r.take(), []string{"b1 orders 1", "b2 orders 1", "b3 orders 1", "b1 orders 2", "b2 orders 2"}) // the first failure ends it
-	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 0)                                                    // nothing of the batch is stored
+	// The first failure ends it.
+	is.Equal(r.take(), []string{"b1 orders 1", "b2 orders 1", "b3 orders 1", "b1 orders 2", "b2 orders 2"})
+	// Nothing of the batch is stored.
+	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 0)
 	receipt, err = s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})
 	is.NoErr(err)
 	is.True(!receipt.Repeated)
 
-	own := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b", Run: func(context.Context, string, json.RawMessage) error {
-		return fmt.Errorf("wrapped: %w", &streamlib.HookError{HookID: "its own", Message: "why"})
-	}}}})
+	own := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b",
+		Run: func(context.Context, string, json.RawMessage) error {
+			return fmt.Errorf("wrapped: %w", &streamlib.HookError{HookID: "its own", Message: "why"})
+		}}}})
 	_, err = own.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
 	veto, ok = errors.AsType[*streamlib.HookError](err)
 	is.True(ok)
@@ -124,14 +132,15 @@ func TestAfterHooksSeeWhatIsDurable(t *testing.T) {
 	s := plain("orders")
 	ctx, cancel := context.WithCancel(t.Context())
 	called := false
-	hooked := streamlib.WithHooks(s, streamlib.Hooks{After: []streamlib.AfterHook{{ID: "a", Run: func(ctx context.Context, _ string, e streamlib.Event) error {
-		called = true
-		cancel() // the caller goes away
-		if got := read(t, s, 0, streamlib.MaxOffset); len(got) != 1 || got[0].String() != e.String() {
-			t.Errorf("stored: %v", got)
-		}
-		return ctx.Err()
-	}}}, Log: slog.New(slog.NewTextHandler(&failing{t}, nil))})
+	hooked := streamlib.WithHooks(s, streamlib.Hooks{After: []streamlib.AfterHook{{ID: "a",
+		Run: func(ctx context.Context, _ string, e streamlib.Event) error {
+			called = true
+			cancel() // the caller goes away
+			if got := read(t, s, 0, streamlib.MaxOffset); len(got) != 1 || got[0].String() != e.String() {
+				t.Errorf("stored: %v", got)
+			}
+			return ctx.Err()
+		}}}, Log: slog.New(slog.NewTextHandler(&failing{t}, nil))})
 	_, err := hooked.Append(ctx, streamlib.Batch{Data: streamlib.JSON("1")})
 	is.NoErr(err)
 	is.True(called)
@@ -150,7 +159,10 @@ func TestAfterHooksErrorsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	var r trace
 	factory := streamlib.Factory(streamlib.Plain).WithHooks(streamlib.Hooks{After: []streamlib.AfterHook{
-		r.after("a1", `"bad`), {ID: "a2", Run: func(context.Context, string, streamlib.Event) error { panic("a bug in the hook") }},
+		r.after("a1", `"bad`), {ID: "a2", Run: func(context.Context, string,
+			streamlib.Event) error {
+			panic("a bug in the hook")
+		}},
 	}})
 	s := factory("orders", memory.New(), streamlib.Options{Log: slog.New(slog.NewJSONHandler(&log, nil))})
 	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(`"good"`, `"bad\u000a"`)})
@@ -163,7 +175,8 @@ func TestAfterHooksErrorsAreLogged(t *testing.T) {
 		lines = append(lines, m)
 	}
 	entry := func(hook, offset, err string) map[string]any {
-		return map[string]any{"level": "ERROR", "msg": "after hook failed", "hook": hook, "stream": "orders", "offset": offset, "error": err}
+		return map[string]any{"level": "ERROR", "msg": "after hook failed", "hook": hook, "stream": "orders",
+			"offset": offset, "error": err}
 	}
 	want := []map[string]any{
 		entry("a2", "0000000000000000", "panic: a bug in the hook"),
@@ -177,12 +190,13 @@ func TestAfterHooksErrorsAreLogged(t *testing.T) {
 
 func TestHookThatPanics(t *testing.T) {
 	is := is.New(t)
-	s := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b", Run: func(_ context.Context, _ string, data json.RawMessage) error {
-		if string(data) == "1" {
-			panic("a bug in the hook")
-		}
-		return nil
-	}}}})
+	s := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b",
+		Run: func(_ context.Context, _ string, data json.RawMessage) error {
+			if string(data) == "1" {
+				panic("a bug in the hook")
+			}
+			return nil
+		}}}})
 	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})
 	veto, ok := errors.AsType[*streamlib.HookError](err)
 	is.True(ok)
@@ -326,11 +340,12 @@ func TestHookThatHangsInABatch(t *testing.T) {
 func TestCallerLeavesDuringHook(t *testing.T) {
 	is := is.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	s := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b", Run: func(ctx context.Context, _ string, _ json.RawMessage) error {
-		cancel()
-		<-ctx.Done()
-		return ctx.Err()
-	}}}})
+	s := streamlib.WithHooks(plain("orders"), streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "b",
+		Run: func(ctx context.Context, _ string, _ json.RawMessage) error {
+			cancel()
+			<-ctx.Done()
+			return ctx.Err()
+		}}}})
 	_, err := s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("1")})
 	is.True(errors.Is(err, context.Canceled))
 	_, vetoed := errors.AsType[*streamlib.HookError](err)
@@ -343,7 +358,8 @@ func TestFactories(t *testing.T) {
 	var log bytes.Buffer
 	m := map[string]*streamlib.Manager{}
 	for name, f := range map[string]streamlib.Factory{
-		"plain": streamlib.Plain, "validated": streamlib.Validated, "agent": streamlib.EmbryonicAgent, "active": streamlib.Active,
+		"plain": streamlib.Plain, "validated": streamlib.Validated, "agent": streamlib.EmbryonicAgent,
+		"active": streamlib.Active,
 	} {
 		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		m[name] = streamlib.NewManager(memory.New(), f, streamlib.Options{Log: logger})
@@ -370,7 +386,8 @@ func TestFactories(t *testing.T) {
 	} {
 		_, err := m[test.factory].Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(test.data)})
 		veto, vetoed := errors.AsType[*streamlib.HookError](err)
-		if vetoed != (test.id != "") || !vetoed && err != nil || vetoed && *veto != (streamlib.HookError{HookID: test.id, Message: test.message}) {
+		if vetoed != (test.id != "") || !vetoed && err != nil || vetoed &&
+			*veto != (streamlib.HookError{HookID: test.id, Message: test.message}) {
 			t.Errorf("%s %s: %v", test.factory, test.data, err)
 		}
 	}

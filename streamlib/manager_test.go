@@ -113,7 +113,8 @@ func TestManagerRace(t *testing.T) {
 	for range writers {
 		all.Go(func() {
 			for i := range streams {
-				if err := last2(m.Stream(fmt.Sprint(i)).Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})); err != nil {
+				if err := last2(m.Stream(fmt.Sprint(i)).Append(t.Context(),
+					streamlib.Batch{Data: streamlib.JSON("1")})); err != nil {
 					t.Error(err) // two streams of one name would conflict
 				}
 			}
@@ -128,7 +129,8 @@ func TestManagerRace(t *testing.T) {
 // TestNoWayAroundHooks tries to append through everything that the manager gives.
 func TestNoWayAroundHooks(t *testing.T) {
 	is := is.New(t)
-	veto := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "no", Run: func(context.Context, string, json.RawMessage) error { return errors.New("no") }}}}
+	veto := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "no",
+		Run: func(context.Context, string, json.RawMessage) error { return errors.New("no") }}}}
 	storage := memory.New()
 	m := streamlib.NewManager(storage, streamlib.Factory(streamlib.Plain).WithHooks(veto), streamlib.Options{})
 	tail := streamlib.Offset(0)

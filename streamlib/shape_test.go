@@ -119,7 +119,8 @@ func TestImports(t *testing.T) {
 		forTests := name == "streamlib/streamtest"
 		for _, dep := range p.Deps {
 			switch {
-			case dep == "net/http" && module != "streamd" && module != "streamctl" && !strings.HasPrefix(name, "streamlib/streamhttp"):
+			case dep == "net/http" && module != "streamd" && module != "streamctl" &&
+				!strings.HasPrefix(name, "streamlib/streamhttp"):
 				t.Errorf("%s reaches net/http", name)
 			case (dep == "testing" || dep == assertion) && !forTests:
 				t.Errorf("%s reaches %s, which is for tests", name, dep)
@@ -135,7 +136,9 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"streamlib", "streamlib/daemon", "streamlib/disk", "streamlib/memory", "streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit", "streamd", "streamctl"} {
+	for _, name := range []string{"streamlib", "streamlib/daemon", "streamlib/disk", "streamlib/memory",
+		"streamlib/streamhttp", "streamlib/streamhttp/tokens", "streamlib/streamtest", "streamlib/internal/commit",
+		"streamd", "streamctl"} {
 		if !seen[name] {
 			t.Errorf("%s was not looked at", name)
 		}
@@ -155,7 +158,7 @@ func TestDocumentedExample(t *testing.T) {
 	is.NoErr(err)
 	example, err := os.ReadFile("example_test.go")
 	is.NoErr(err)
-	program, _, _ := strings.Cut(string(doc), "// # ")
+	program, _, _ := strings.Cut(string(doc), "// Each layer")
 	lines := 0
 	at := string(example)
 	for line := range strings.Lines(program) {

@@ -156,7 +156,8 @@ func TestConditionsInOneCommit(t *testing.T) {
 				receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2"), IfTail: &test.ifTail})
 				conflict, lost := errors.AsType[*streamlib.ConflictError](err)
 				switch {
-				case lost && (test.at >= 0 || *conflict != streamlib.ConflictError{Stream: "orders", Tail: test.tail, Want: test.ifTail}):
+				case lost && (test.at >= 0 || *conflict != streamlib.ConflictError{Stream: "orders", Tail: test.tail,
+					Want: test.ifTail}):
 					t.Errorf("append %d: %v", i, err)
 				case !lost && (err != nil || receipt.Events[0].Offset != test.at):
 					t.Errorf("append %d: %v, %v", i, receipt.Events, err)
@@ -235,7 +236,8 @@ func TestRecent(t *testing.T) {
 		follow(0, nil)
 		follow(0, pause)
 		n := 0
-		for i, size := range []int{1, 100, 4000, 4000, 4000, 4000, 4000, 17 << 10, 10, 300 << 10, 10, 10, 100 << 10, 1, 1, 1} {
+		for i, size := range []int{1, 100, 4000, 4000, 4000, 4000, 4000, 17 << 10, 10, 300 << 10, 10, 10, 100 << 10, 1,
+			1, 1} {
 			before := reads.Load()
 			var b streamlib.Batch
 			for range i%3 + 1 {
@@ -284,7 +286,8 @@ func TestRecentKeepsTheLast(t *testing.T) {
 		n := 0
 		for range 30 {
 			for range 3 {
-				is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{[]byte(`"` + strings.Repeat("x", 1000) + `"`)}})))
+				is.NoErr(last2(s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{[]byte(`"` + strings.Repeat("x",
+					1000) + `"`)}})))
 				n++
 			}
 			synctest.Wait()
@@ -364,7 +367,8 @@ func TestLastOffset(t *testing.T) {
 	storage.stat = func(string) (streamlib.Info, error) { return streamlib.Info{Tail: tail}, nil }
 	storage.append = func(_ string, events []streamlib.Event) error { tail += streamlib.Offset(len(events)); return nil }
 	s := storage.stream("orders")
-	is.True(errors.Is(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2", "3")})), streamlib.ErrUnavailable))
+	is.True(errors.Is(last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2", "3")})),
+		streamlib.ErrUnavailable))
 	receipt, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1", "2")})
 	is.NoErr(err)
 	is.Equal(receipt.Events[1].Offset, streamlib.MaxOffset)
@@ -408,12 +412,14 @@ func TestTwinLeaves(t *testing.T) {
 		open := make(chan bool)
 		var first sync.WaitGroup
 		first.Go(func() {
-			_ = last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "k", Admit: func(context.Context) error { <-open; return nil }}))
+			_ = last2(s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1"), Key: "k",
+				Admit: func(context.Context) error { <-open; return nil }}))
 		})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		is.True(errors.Is(last2(s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})), context.DeadlineExceeded))
+		is.True(errors.Is(last2(s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})),
+			context.DeadlineExceeded))
 		close(open)
 		first.Wait()
 		is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 1)

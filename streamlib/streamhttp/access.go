@@ -104,11 +104,13 @@ func (g *Grant) allows(need Right, name string) error {
 	if len(g.Prefixes) > 0 {
 		has = fmt.Sprintf("streams that begin with %q", g.Prefixes)
 	}
-	return &Error{http.StatusForbidden, fmt.Sprintf("this needs the right to %v on %s, and %q has %v on %s", need, where, g.Name, g.Right, has)}
+	return &Error{http.StatusForbidden, fmt.Sprintf("this needs the right to %v on %s, and %q has %v on %s", need,
+		where, g.Name, g.Right, has)}
 }
 
 func (g *Grant) covers(name string) bool {
-	return len(g.Prefixes) == 0 || slices.ContainsFunc(g.Prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+	return len(g.Prefixes) == 0 || slices.ContainsFunc(g.Prefixes,
+		func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // within returns the prefixes of the streams that g covers among those that begin with prefix: in order, and apart.

@@ -101,11 +101,13 @@ func isLines(h http.Header) (bool, error) {
 	case err != nil:
 	case name == lineType[0]:
 		return true, nil
-	case name == "application/json", name == "text/json", strings.HasPrefix(name, "application/") && strings.HasSuffix(name, "+json"),
+	case name == "application/json", name == "text/json", strings.HasPrefix(name, "application/") &&
+		strings.HasSuffix(name, "+json"),
 		name == "application/x-www-form-urlencoded", name == "text/plain": // what curl -d and fetch say of anything
 		return false, nil
 	}
-	return false, &Error{http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q is not read here; send application/json or application/x-ndjson", given)}
+	return false, &Error{http.StatusUnsupportedMediaType,
+		fmt.Sprintf("content type %q is not read here; send application/json or application/x-ndjson", given)}
 }
 
 // readBody returns the body, of limit bytes of data and some room. It holds little more of a body than has arrived.

@@ -43,7 +43,8 @@ func BenchmarkAppend(b *testing.B) {
 func benchPosts(b *testing.B, url string) {
 	const conns = 64
 	host, path, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
-	request := fmt.Appendf(nil, "POST /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, host, len(benchBody), benchBody)
+	request := fmt.Appendf(nil, "POST /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: "+
+		"application/json\r\nContent-Length: %d\r\n\r\n%s", path, host, len(benchBody), benchBody)
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	var wait sync.WaitGroup
@@ -134,7 +135,8 @@ func BenchmarkCatchUp(b *testing.B) {
 					if err != nil {
 						break
 					}
-					if way.name == "sse" && lines > n-1000 && bytes.Contains(buf[:read], []byte(`data: {"offset":"0000000000199999"`)) {
+					if way.name == "sse" && lines > n-1000 &&
+						bytes.Contains(buf[:read], []byte(`data: {"offset":"0000000000199999"`)) {
 						break
 					}
 				}
@@ -261,5 +263,6 @@ func benchLive(b *testing.B, url string, subscribers int, send func()) {
 		}
 	}
 	b.ReportMetric(float64(subscribers)*float64(b.N)/time.Since(start).Seconds(), "deliveries/s")
-	b.ReportMetric(float64(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse)/float64(subscribers), "bytes/subscriber")
+	b.ReportMetric(float64(after.HeapAlloc+after.StackInuse-before.HeapAlloc-before.StackInuse)/float64(subscribers),
+		"bytes/subscriber")
 }

@@ -252,7 +252,8 @@ func setTypes(q url.Values, types []string) {
 var errStopped = errors.New("the consumer stopped")
 
 // iterate makes an iterator of a function. Where ctx is done, its cause is the error.
-func iterate(ctx context.Context, doing, stream string, f func(yield func([]streamlib.Event, error) bool) error) iter.Seq2[[]streamlib.Event, error] {
+func iterate(ctx context.Context, doing, stream string,
+	f func(yield func([]streamlib.Event, error) bool) error) iter.Seq2[[]streamlib.Event, error] {
 	return func(yield func([]streamlib.Event, error) bool) {
 		err := f(yield)
 		if err == nil || err == errStopped {

@@ -194,16 +194,26 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 	}{
 		{"a refusal", []http.HandlerFunc{refuse(400)}, 0, "so it is", 1},
 		{"trouble at first", []http.HandlerFunc{refuse(503)}, 0, "so it is", 1},
-		{"another server", []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {}}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
-		{"trouble, then a refusal", []http.HandlerFunc{frames(opening + wire(0)), refuse(503), refuse(500), refuse(502), refuse(403)}, 1, "so it is", 5},
-		{"cut before the first event", []http.HandlerFunc{frames("retry: 1\n"), frames("retry: 1\n" + wire(0)), refuse(410)}, 1, "so it is", 3},
-		{"cut within an event", []http.HandlerFunc{frames(opening + wire(0) + wire(1)[:40]), frames("id: 0\n\n" + wire(1)), refuse(410)}, 2, "so it is", 3},
-		{"cut between id and data", []http.HandlerFunc{frames(opening + wire(0)[:21]), frames("id: -1\n\n" + wire(0)), refuse(410)}, 1, "so it is", 3},
-		{"a gap", []http.HandlerFunc{frames(opening + wire(0) + wire(2))}, 1, `subscribe "s": the server left out or repeated events`, 1},
-		{"a gap at the beginning", []http.HandlerFunc{frames("retry: 1\n" + wire(1))}, 0, `subscribe "s": the server left out or repeated events`, 1},
-		{"a gap over a reconnection", []http.HandlerFunc{frames(opening + wire(0)), frames("id: 4\n\n" + wire(5))}, 1, `subscribe "s": the server left out or repeated events`, 2},
-		{"a repeat", []http.HandlerFunc{frames(opening + wire(0) + wire(0))}, 1, `subscribe "s": the server left out or repeated events`, 1},
-		{"what is no event", []http.HandlerFunc{frames(opening + "data: {}\n\n")}, 0, `subscribe "s": the answer is not that of a durable-streams server`, 1},
+		{"another server", []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {}}, 0,
+			`subscribe "s": the answer is not that of a durable-streams server`, 1},
+		{"trouble, then a refusal", []http.HandlerFunc{frames(opening + wire(0)), refuse(503), refuse(500), refuse(502),
+			refuse(403)}, 1, "so it is", 5},
+		{"cut before the first event", []http.HandlerFunc{frames("retry: 1\n"), frames("retry: 1\n" + wire(0)),
+			refuse(410)}, 1, "so it is", 3},
+		{"cut within an event", []http.HandlerFunc{frames(opening + wire(0) + wire(1)[:40]),
+			frames("id: 0\n\n" + wire(1)), refuse(410)}, 2, "so it is", 3},
+		{"cut between id and data", []http.HandlerFunc{frames(opening + wire(0)[:21]), frames("id: -1\n\n" + wire(0)),
+			refuse(410)}, 1, "so it is", 3},
+		{"a gap", []http.HandlerFunc{frames(opening + wire(0) + wire(2))}, 1,
+			`subscribe "s": the server left out or repeated events`, 1},
+		{"a gap at the beginning", []http.HandlerFunc{frames("retry: 1\n" + wire(1))}, 0,
+			`subscribe "s": the server left out or repeated events`, 1},
+		{"a gap over a reconnection", []http.HandlerFunc{frames(opening + wire(0)), frames("id: 4\n\n" + wire(5))}, 1,
+			`subscribe "s": the server left out or repeated events`, 2},
+		{"a repeat", []http.HandlerFunc{frames(opening + wire(0) + wire(0))}, 1,
+			`subscribe "s": the server left out or repeated events`, 1},
+		{"what is no event", []http.HandlerFunc{frames(opening + "data: {}\n\n")}, 0,
+			`subscribe "s": the answer is not that of a durable-streams server`, 1},
 		{"deleted", []http.HandlerFunc{frames(opening + wire(0) + ": deleted\n")}, 1, `subscribe "s": stream was deleted`, 1},
 	} {
 		for _, form := range []string{"", " of an older server"} {
@@ -291,7 +301,8 @@ func TestRedirectsAreFollowedWithinTheOrigin(t *testing.T) {
 		{"", 303, "append delete"},
 		{thief.URL, 301, "append delete health list read stat subscribe subscribe to all"},
 		{thief.URL, 307, "append delete health list read stat subscribe subscribe to all"}, // another port
-		{strings.Replace(home, "127.0.0.1", "localhost", 1), 308, "append delete health list read stat subscribe subscribe to all"},
+		{strings.Replace(home, "127.0.0.1", "localhost", 1), 308,
+			"append delete health list read stat subscribe subscribe to all"},
 		{strings.Replace(home, "http:", "https:", 1), 307, "append delete health list read stat subscribe subscribe to all"},
 	} {
 		to, code = test.to, test.code
@@ -333,10 +344,14 @@ func TestAnswersThatAreCutAreErrors(t *testing.T) {
 	}{
 		{"whole", answer("3", 0, 1, 2), streamhttp.Query{}, ""},
 		{"of an older server", answer("", 0, 1), streamhttp.Query{}, ""},
-		{"cut", answer("0000000000000003", 0, 1), streamhttp.Query{}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
-		{"cut before the first event", answer("3"), streamhttp.Query{From: streamlib.Beginning}, `read "s": the answer ends before offset 0, and was to go up to 3: unexpected EOF`},
-		{"cut before a later event", answer("3"), streamhttp.Query{From: 2}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
-		{"the last ones, cut", answer("3", 1), streamhttp.Query{Last: 2}, `read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"cut", answer("0000000000000003", 0, 1), streamhttp.Query{},
+			`read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"cut before the first event", answer("3"), streamhttp.Query{From: streamlib.Beginning},
+			`read "s": the answer ends before offset 0, and was to go up to 3: unexpected EOF`},
+		{"cut before a later event", answer("3"), streamhttp.Query{From: 2},
+			`read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
+		{"the last ones, cut", answer("3", 1), streamhttp.Query{Last: 2},
+			`read "s": the answer ends before offset 2, and was to go up to 3: unexpected EOF`},
 		{"beyond the tail", answer("3"), streamhttp.Query{From: 7}, ""},
 		{"at the tail", answer("3"), streamhttp.Query{From: 3}, ""},
 		{"from now", answer("3"), streamhttp.Query{From: streamlib.Now}, ""},
@@ -386,13 +401,16 @@ func TestFollowResumesByItsLastEvent(t *testing.T) {
 		}
 	}
 	at := func(id string) string { return position(id, "0000000000000007") + "\n" }
-	client, _ := script(t, note(frames("retry: 1\n"+at("6"))), note(frames(at("6")+wire(7)+at("0000000000000009"))), note(frames(at("9")+wire(9))))
+	client, _ := script(t, note(frames("retry: 1\n"+at("6"))), note(frames(at("6")+wire(7)+at("0000000000000009"))),
+		note(frames(at("9")+wire(9))))
 	var last error
-	for _, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
+	for _, err := range client.Stream("s").Follow(t.Context(),
+		streamhttp.Follow{From: streamlib.Now, Types: []string{"x"}}) {
 		last = err
 	}
 	is.True(strings.Contains(last.Error(), "left out or repeated")) // 9 was passed
-	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 0000000000000006", "offset=now&type=x 0000000000000009"})
+	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 0000000000000006",
+		"offset=now&type=x 0000000000000009"})
 }
 
 func TestFollowLast(t *testing.T) {
@@ -421,7 +439,11 @@ func TestSilentConnectionIsTakenForLost(t *testing.T) {
 		fails bool
 	}{
 		{"before it began", func(http.ResponseWriter, *http.Request) {}, true},
-		{"once it began", func(w http.ResponseWriter, r *http.Request) { opening(w, r); _ = http.NewResponseController(w).Flush() }, false},
+		{"once it began", func(w http.ResponseWriter,
+			r *http.Request) {
+			opening(w, r)
+			_ = http.NewResponseController(w).Flush()
+		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var n atomic.Int64
@@ -540,7 +562,8 @@ func TestErrorsArriveAsTheyWereSent(t *testing.T) {
 	} {
 		t.Run(sent.Error(), func(t *testing.T) {
 			is := is.New(t)
-			m := streamlib.NewManager(memory.New(), func(name string, s streamlib.Storage, o streamlib.Options) streamlib.Stream {
+			m := streamlib.NewManager(memory.New(), func(name string, s streamlib.Storage,
+				o streamlib.Options) streamlib.Stream {
 				return given{streamlib.Plain(name, s, o), fmt.Errorf("append: %w", sent)}
 			}, streamlib.Options{})
 			client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
@@ -572,7 +595,8 @@ func TestClientRefusesWhatCannotBeSent(t *testing.T) {
 		_, err := s.Append(t.Context(), b)
 		is.True(errors.Is(err, streamlib.ErrInvalid))
 	}
-	_, err := s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}})
+	_, err := s.Append(t.Context(), streamlib.Batch{Data: []json.RawMessage{json.RawMessage(`"` + strings.Repeat("x",
+		9<<20) + `"`)}})
 	is.True(errors.Is(err, streamlib.ErrTooLarge))
 }
 
@@ -678,12 +702,14 @@ func TestSubscribeToAll(t *testing.T) {
 		}
 	}
 	is.Equal(got, []string{"b", "b/c"})
-	is.True(errors.Is(last, io.ErrUnexpectedEOF) || strings.Contains(last.Error(), "connection reset")) // told, for there may be a gap
+	// Told, for there may be a gap.
+	is.True(errors.Is(last, io.ErrUnexpectedEOF) || strings.Contains(last.Error(), "connection reset"))
 }
 
 func TestHealth(t *testing.T) {
 	is := is.New(t)
-	want := streamhttp.Health{Status: "ok", PID: 7, Dir: "/d", Version: "v", Storage: "fs", StartedAt: time.Unix(1, 0).UTC(), Args: []string{"--port", "3"}}
+	want := streamhttp.Health{Status: "ok", PID: 7, Dir: "/d", Version: "v", Storage: "fs",
+		StartedAt: time.Unix(1, 0).UTC(), Args: []string{"--port", "3"}}
 	client, _ := serve(t, streamhttp.Config{Health: want})
 	got, err := client.Health(t.Context())
 	is.NoErr(err)

@@ -14,7 +14,8 @@ func awaitTaken(conn *net.TCPConn, limit time.Duration) {
 	if err != nil {
 		return
 	}
-	for end, wait := time.Now().Add(limit), time.Millisecond; time.Now().Before(end); wait = min(2*wait, 100*time.Millisecond) {
+	for end, wait := time.Now().Add(limit), time.Millisecond; time.Now().Before(end); wait = min(2*wait,
+		100*time.Millisecond) {
 		var queued int32
 		err := raw.Control(func(fd uintptr) {
 			_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&queued)))

@@ -37,10 +37,11 @@ func dial(t testing.TB, c *streamhttp.Client) *net.TCPConn {
 // net/http takes for their leaving.
 func TestClientsThatSendNoMoreAreAnswered(t *testing.T) {
 	var left context.Context // is done when net/http has seen it
-	hooks := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "wait", Run: func(context.Context, string, json.RawMessage) error {
-		<-left.Done()
-		return nil
-	}}}}
+	hooks := streamlib.Hooks{Before: []streamlib.BeforeHook{{ID: "wait",
+		Run: func(context.Context, string, json.RawMessage) error {
+			<-left.Done()
+			return nil
+		}}}}
 	storage := memory.New()
 	add(t, streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{}).Stream("s"), abc...)
 	m := streamlib.NewManager(storage, streamlib.Factory(streamlib.Plain).WithHooks(hooks), streamlib.Options{})
@@ -182,7 +183,8 @@ func TestReadsPromiseHowFarTheyGo(t *testing.T) {
 	client, m := serve(t, streamhttp.Config{})
 	add(t, m.Stream("s"), abc...)
 	for query, want := range map[string]string{
-		"": "3", "?offset=1": "3", "?offset=1&limit=1": "2", "?limit=9": "3", "?offset=7": "3", "?offset=now": "3", "?last=1": "3",
+		"": "3", "?offset=1": "3", "?offset=1&limit=1": "2", "?limit=9": "3", "?offset=7": "3", "?offset=now": "3",
+		"?last=1": "3",
 		"?type=b": "3", "?type=b&last=1": "", "?type=a&limit=1": "", "?offset=3&wait=1ms": "3",
 	} {
 		is := is.New(t)
@@ -262,7 +264,8 @@ func TestEarlyAnswersReachWhoSendsFirst(t *testing.T) {
 	for name, script := range pythons {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			command := exec.CommandContext(t.Context(), python, "-c", script, strings.TrimPrefix(client.URL, "http://"), string(args))
+			command := exec.CommandContext(t.Context(), python, "-c", script, strings.TrimPrefix(client.URL, "http://"),
+				string(args))
 			out, err := command.CombinedOutput()
 			is.NoErr(err)
 			is.Equal(strings.Split(strings.TrimSpace(string(out)), "\n"), want)

@@ -12,8 +12,10 @@ import (
 // FuzzEnvelope compares envelope and bodyValue with encoding/json, which takes all that they take.
 func FuzzEnvelope(f *testing.F) {
 	for _, seed := range []string{
-		`{"data":1}`, ` { "data" : {"a":[1,2.0,"x\u0000"]} } `, `{"data":null}`, `{"d\u0061ta":""}`, `{"data":1,"data":2}`, `{"Data":1}`, `{}`,
-		`{"data":1}x`, `{"data"}`, `{"data":}`, `{"data":1,}`, `{,"data":1}`, `["data"]`, `"data"`, ``, `{"data":1`, "{\"data\":\"\xff\"}", `{"data":"\ud83d"}`,
+		`{"data":1}`, ` { "data" : {"a":[1,2.0,"x\u0000"]} } `, `{"data":null}`, `{"d\u0061ta":""}`,
+		`{"data":1,"data":2}`, `{"Data":1}`, `{}`,
+		`{"data":1}x`, `{"data"}`, `{"data":}`, `{"data":1,}`, `{,"data":1}`, `["data"]`, `"data"`, ``, `{"data":1`,
+		"{\"data\":\"\xff\"}", `{"data":"\ud83d"}`,
 		`{"":1}`, `{"data\u0000":1}`, "\ufeff{\"data\":1}", `{"data":1]`, `{"data" 1}`, `{data:1}`,
 	} {
 		f.Add([]byte(seed))
@@ -85,7 +87,8 @@ func FuzzLines(f *testing.F) {
 			t.Fatalf("%q: error %v, but encoding/json says %v", body, err, ok)
 		}
 		for i := range lines {
-			if got, err := compact.All(nil, lines[i]); ok && (err != nil || !bytes.Equal(got, want[i]) || bytes.ContainsAny(got, "\n\r")) {
+			if got, err := compact.All(nil, lines[i]); ok &&
+				(err != nil || !bytes.Equal(got, want[i]) || bytes.ContainsAny(got, "\n\r")) {
 				t.Fatalf("%q: value %d is %q, want %q", body, i, got, want[i])
 			}
 		}

@@ -138,7 +138,8 @@ func refusal(resp *http.Response, stream string) error {
 		p = problem{Error: fmt.Sprintf("%d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), errNotOurs.Message)}
 	}
 	if to, err := resp.Location(); err == nil && resp.StatusCode/100 == 3 {
-		p = problem{Error: fmt.Sprintf("the server redirects to %s, and only a redirect that keeps the method and the origin is followed; "+
+		p = problem{Error: fmt.Sprintf("the server redirects to %s, and only a redirect that keeps the method and "+
+			"the origin is followed; "+
 			"if that is the server that is meant, give its URL", to.Redacted())}
 	}
 	p.Error = oneLine(p.Error)

@@ -19,7 +19,8 @@ func Example() {
 
 	client := &streamhttp.Client{URL: server.URL}
 	orders := client.Stream("orders")
-	_, err := orders.Append(context.Background(), streamlib.Batch{Data: streamlib.JSON(`{"type":"order","n":1}`, `{"type":"note"}`)})
+	_, err := orders.Append(context.Background(),
+		streamlib.Batch{Data: streamlib.JSON(`{"type":"order","n":1}`, `{"type":"note"}`)})
 	if err != nil {
 		log.Fatal(err)
 	}

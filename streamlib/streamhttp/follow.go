@@ -87,7 +87,8 @@ func (r *Remote) Follow(ctx context.Context, f Follow) iter.Seq2[[]streamlib.Eve
 }
 
 // follow connects and yields events until the connection is lost. It tells whether the position moved.
-func (c *Client) follow(ctx context.Context, req request, p *position, yield func([]streamlib.Event, error) bool) (moved bool, err error) {
+func (c *Client) follow(ctx context.Context, req request, p *position,
+	yield func([]streamlib.Event, error) bool) (moved bool, err error) {
 	s, err := c.connect(ctx, req)
 	if err != nil {
 		return false, err
@@ -109,10 +110,11 @@ func (c *Client) follow(ctx context.Context, req request, p *position, yield fun
 
 // position is where a subscription is in its stream.
 type position struct {
-	after    streamlib.Offset // the last event seen, Beginning before the first one
-	start    streamlib.Offset // what after is once the server has begun to answer; unknown where it is for the server to tell
-	filtered bool             // events may be missing
-	retry    time.Duration    // the server's word
+	after streamlib.Offset // the last event seen, Beginning before the first one
+	// What after is once the server has begun to answer; unknown where it is for the server to tell.
+	start    streamlib.Offset
+	filtered bool          // events may be missing
+	retry    time.Duration // the server's word
 }
 
 const unknown = streamlib.Now // the position before the server has told it

@@ -106,15 +106,16 @@ type methods map[string]route
 func (h *handler) handle(path string, m methods) {
 	named := strings.Contains(path, "{name}")
 	for method, route := range m {
-		h.mux.Handle(method+" "+path, h.route(h.guard(path, method, func(w http.ResponseWriter, r *http.Request, name string) error {
-			if err := streamlib.CheckName(name); named && err != nil {
-				return err
-			}
-			if method == http.MethodGet {
-				w.Header()["Cache-Control"] = noCache
-			}
-			return route(w, r, name)
-		})))
+		h.mux.Handle(method+" "+path, h.route(h.guard(path, method,
+			func(w http.ResponseWriter, r *http.Request, name string) error {
+				if err := streamlib.CheckName(name); named && err != nil {
+					return err
+				}
+				if method == http.MethodGet {
+					w.Header()["Cache-Control"] = noCache
+				}
+				return route(w, r, name)
+			})))
 	}
 	allow := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 	h.mux.Handle(path, h.route(func(w http.ResponseWriter, r *http.Request, _ string) error {
@@ -158,7 +159,8 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime))
 	}
 	if !h.allowed(r) {
-		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it with --allow-host", hostname(r.Host))}
+		return &Error{http.StatusForbidden, fmt.Sprintf("host %q is not allowed; if it is this server's, start it "+
+			"with --allow-host", hostname(r.Host))}
 	}
 	return h.sameOrigin(r)
 }
@@ -167,7 +169,8 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 // alone for the end of the path.
 func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) error {
 	escaped := r.URL.EscapedPath()
-	if rest, ok := strings.CutPrefix(strings.Replace(escaped, "%2f", "%2F", 1), "/streams/%2F"); ok && (rest == "" || rest == "/events") {
+	if rest, ok := strings.CutPrefix(strings.Replace(escaped, "%2f", "%2F", 1), "/streams/%2F"); ok &&
+		(rest == "" || rest == "/events") {
 		again := r.Clone(r.Context())
 		again.URL.Path, again.URL.RawPath = "/streams/slash"+rest, ""
 		handler, _ := h.mux.Handler(again)
@@ -176,7 +179,8 @@ func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) erro
 		handler.ServeHTTP(w, again)
 		return nil
 	}
-	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, /streams/NAME/events, /healthz and /readyz, "+
+	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, "+
+		"/streams/NAME/events, /healthz and /readyz, "+
 		"where / in a NAME is sent as %%2F", escaped)}
 }
 
@@ -270,7 +274,8 @@ func (h *handler) local(r *http.Request) bool {
 		return h.Local != nil && h.Local(r)
 	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header["Forwarded"] == nil && r.Header["X-Forwarded-For"] == nil
+	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header["Forwarded"] == nil &&
+		r.Header["X-Forwarded-For"] == nil
 }
 
 // health tells who this is.

@@ -89,9 +89,11 @@ func TestRoutes(t *testing.T) {
 	}{
 		// Appends.
 		{"POST /streams/s", "", `{"data":1}`, 201, event(3, "1") + "\n", tail4 + " Content-Type: application/json"},
-		{"POST /streams/s", "Content-Type: application/json; charset=utf-8", " {\n \"data\" : [ 1, 1.0 ] }\r\n", 201, event(3, "[1,1.0]") + "\n", ""},
+		{"POST /streams/s", "Content-Type: application/json; charset=utf-8", " {\n \"data\" : [ 1, 1.0 ] }\r\n", 201,
+			event(3, "[1,1.0]") + "\n", ""},
 		{"POST /streams/s", "Content-Type: application/vnd.x+json", `{"data":null}`, 201, event(3, "null") + "\n", ""},
-		{"POST /streams/s", "Content-Type: application/x-www-form-urlencoded", `{"data":"a=b&c"}`, 201, event(3, `"a=b&c"`) + "\n", ""},
+		{"POST /streams/s", "Content-Type: application/x-www-form-urlencoded", `{"data":"a=b&c"}`, 201,
+			event(3, `"a=b&c"`) + "\n", ""},
 		{"POST /streams/s", "", `{"\u0064ata":1}`, 201, event(3, "1") + "\n", ""},
 		{"POST /streams/s", "", `{"data":"\n\nid: 7\ndata: x  "}`, 201, event(3, `"\n\nid: 7\ndata: x  "`) + "\n", ""},
 		{"POST /streams/s", "", `{"data":` + deep + `}`, 201, event(3, deep) + "\n", ""},
@@ -116,12 +118,15 @@ func TestRoutes(t *testing.T) {
 		{"POST /streams/s", "Content-Encoding: gzip", `{"data":1}`, 415, `~gzip`, ""},
 		{"POST /streams/s?offset=1", "", `{"data":1}`, 400, `~parameter "offset": none is taken here`, ""},
 		{"POST /streams/s", "", `{"data":"` + strings.Repeat("x", 99) + `"}`, 413, "~101 bytes, the limit is 100", ""},
-		{"POST /streams/s", "", `{"data":"` + strings.Repeat("x", 98) + `"}`, 201, event(3, `"`+strings.Repeat("x", 98)+`"`) + "\n", ""},
+		{"POST /streams/s", "", `{"data":"` + strings.Repeat("x", 98) + `"}`, 201,
+			event(3, `"`+strings.Repeat("x", 98)+`"`) + "\n", ""},
 		{"POST /streams/s", "", `{"data":[` + strings.Repeat(" ", 65_000) + `]}`, 201, event(3, "[]") + "\n", ""},
 		{"POST /streams/s", "", `{"data":[` + strings.Repeat(" ", 70_000) + `]}`, 413, "~the limit is 100 bytes of data", ""},
 		// Batches.
-		{"POST /streams/s", ndjson, "1\n {\"a\": 2}\r\n\n3", 201, events(event(3, "1"), event(4, `{"a":2}`), event(5, "3")), `Etag: "0000000000000006"`},
-		{"POST /streams/s", ndjson + "|Accept: application/x-ndjson", "1\n2\n", 201, event(3, "1") + "\n" + event(4, "2") + "\n", "Content-Type: application/x-ndjson"},
+		{"POST /streams/s", ndjson, "1\n {\"a\": 2}\r\n\n3", 201,
+			events(event(3, "1"), event(4, `{"a":2}`), event(5, "3")), `Etag: "0000000000000006"`},
+		{"POST /streams/s", ndjson + "|Accept: application/x-ndjson", "1\n2\n", 201,
+			event(3, "1") + "\n" + event(4, "2") + "\n", "Content-Type: application/x-ndjson"},
 		{"POST /streams/s", ndjson, "1\n\n{\"a\":}\n", 400, "~line 3: unexpected '}'", ""},
 		{"POST /streams/s", ndjson, "1\n2 3\n", 400, "~line 2: unexpected text", ""},
 		{"POST /streams/s", ndjson, "1\n\"" + strings.Repeat("x", 99) + "\"\n", 413, "~line 2 has 101 bytes", ""},
@@ -130,7 +135,8 @@ func TestRoutes(t *testing.T) {
 		// Conditions and keys.
 		{"POST /streams/s", `If-Match: "0000000000000003"`, `{"data":1}`, 201, event(3, "1") + "\n", tail4},
 		{"POST /streams/s", `If-Match: "3"`, `{"data":1}`, 201, event(3, "1") + "\n", ""},
-		{"POST /streams/s", `If-Match: "2"`, `{"data":1}`, 412, `{"error":"append \"s\": tail is 3, not 2","tail":"0000000000000003"}` + "\n", tail3},
+		{"POST /streams/s", `If-Match: "2"`, `{"data":1}`, 412,
+			`{"error":"append \"s\": tail is 3, not 2","tail":"0000000000000003"}` + "\n", tail3},
 		{"POST /streams/s", `If-None-Match: *`, `{"data":1}`, 412, "~tail is 3, not 0", tail3},
 		{"POST /streams/s", `If-Match: 3`, `{"data":1}`, 400, "~If-Match", ""},
 		{"POST /streams/s", `If-Match: W/"3"`, `{"data":1}`, 400, "~If-Match", ""},
@@ -146,7 +152,8 @@ func TestRoutes(t *testing.T) {
 		{"POST /streams/s", `Idempotency-Key: a|Idempotency-Key: b`, `{"data":1}`, 400, "~Idempotency-Key", ""},
 		{"POST /streams/s", `Idempotency-Key: ` + strings.Repeat("x", 256), `{"data":1}`, 400, "~idempotency key", ""},
 		// Reads.
-		{"GET /streams/s/events", "", "", 200, events(e0, e1, e2), "Content-Type: application/json Cache-Control: no-cache Content-Length: 356"},
+		{"GET /streams/s/events", "", "", 200, events(e0, e1, e2),
+			"Content-Type: application/json Cache-Control: no-cache Content-Length: 356"},
 		{"GET /streams/none/events", "", "", 200, events(), ""},
 		{"GET /streams/s/events?offset=-1&limit=2", "", "", 200, events(e0, e1), ""},
 		{"GET /streams/s/events?offset=1&limit=1", "", "", 200, events(e1), ""},
@@ -180,7 +187,8 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/s/events?type=a&last=1", "", "", 200, events(e2), ""},
 		{"GET /streams/s/events?type=b&last=1", "", "", 200, events(e1), ""},
 		{"GET /streams/s/events?type=b&last=2", "", "", 200, events(e1), ""},
-		{"GET /streams/s/events", "Accept: application/x-ndjson, */*;q=0.1", "", 200, e0 + "\n" + e1 + "\n" + e2 + "\n", "Content-Type: application/x-ndjson"},
+		{"GET /streams/s/events", "Accept: application/x-ndjson, */*;q=0.1", "", 200, e0 + "\n" + e1 + "\n" + e2 + "\n",
+			"Content-Type: application/x-ndjson"},
 		{"GET /streams/none/events", "Accept: application/x-ndjson", "", 200, "", "Content-Type: application/x-ndjson"},
 		{"HEAD /streams/s/events", "", "", 200, "", "Content-Type: application/json"},
 		// The tail.
@@ -200,7 +208,8 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams?limit=1", "", "", 200, `{"streams":["a/b"],"next":"a/b"}` + "\n", ""},
 		{"GET /streams?limit=1&after=a/b", "", "", 200, `{"streams":["s"]}` + "\n", ""},
 		{"GET /streams?limit=2&details=false", "", "", 200, `{"streams":["a/b","s"]}` + "\n", ""},
-		{"GET /streams?details=true&prefix=s", "", "", 200, `{"streams":[{"name":"s","nextOffset":"0000000000000003","size":347,"createdAt":"TIME","updatedAt":"TIME"}]}` + "\n", ""},
+		{"GET /streams?details=true&prefix=s", "", "", 200,
+			`{"streams":[{"name":"s","nextOffset":"0000000000000003","size":347,"createdAt":"TIME","updatedAt":"TIME"}]}` + "\n", ""},
 		{"GET /streams?details=1", "", "", 400, "~details", ""},
 		{"GET /streams?limit=0", "", "", 400, "~limit", ""},
 		{"GET /streams?offset=1", "", "", 400, "~offset", ""},
@@ -216,7 +225,8 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/s?lastEventId=4", "", "", 410, "~tail is 3", ""},
 		{"GET /streams/s?last-event-id=now", "", "", 400, "~Last-Event-ID", ""},
 		{"GET /streams/s", "Last-Event-ID: x", "", 400, "~Last-Event-ID", ""},
-		{"GET /streams/s", "Last-Event-ID: 3", "", 410, `{"error":"resume \"s\" after 3: tail is 3, the stream was deleted since","tail":"0000000000000003"}` + "\n", tail3},
+		{"GET /streams/s", "Last-Event-ID: 3", "", 410,
+			`{"error":"resume \"s\" after 3: tail is 3, the stream was deleted since","tail":"0000000000000003"}` + "\n", tail3},
 		{"GET /streams/s?last-event-id=4", "", "", 410, "~tail is 3", ""},
 		{"GET /streams/s?offset=1", "Last-Event-ID: 7", "", 410, "~tail is 3", ""},
 		{"GET /streams/none", "Last-Event-ID: 0", "", 410, "~tail is 0", ""},
@@ -268,7 +278,8 @@ func TestRoutes(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("%.60s %.40s", title, test.body), func(t *testing.T) {
 			is := is.New(t)
-			client, m := serve(t, streamhttp.Config{MaxEvent: max(100, len(deep)*strings.Count(test.body, deep)), AllowHosts: []string{"good.EXAMPLE:3000"}})
+			client, m := serve(t, streamhttp.Config{MaxEvent: max(100, len(deep)*strings.Count(test.body, deep)),
+				AllowHosts: []string{"good.EXAMPLE:3000"}})
 			_, err := m.Stream("a/b").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})
 			is.NoErr(err)
 			_, err = m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON(abc[:2]...)})
@@ -399,13 +410,20 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 		answer  string
 		logged  string
 	}{
-		{"full", failing{append: fmt.Errorf("write: %w", streamlib.ErrFull)}, nil, "POST /streams/s", 507, `{"error":"append \"s\": write: storage is full"}`, ""},
-		{"unavailable", failing{append: streamlib.ErrUnavailable}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now"}`, ""},
-		{"open outcome", failing{append: os.ErrPermission}, nil, "POST /streams/s", 500, `{"error":"internal error, its cause is in the server's log"}`, "permission"},
-		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503, `{"error":"append \"s\": cannot be done now: s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, ""},
-		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500, `{"error":"read \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
-		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500, `{"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
-		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200, `{"streams":[{"name":"s","error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}]}`, "byte 7"},
+		{"full", failing{append: fmt.Errorf("write: %w", streamlib.ErrFull)}, nil, "POST /streams/s", 507,
+			`{"error":"append \"s\": write: storage is full"}`, ""},
+		{"unavailable", failing{append: streamlib.ErrUnavailable}, nil, "POST /streams/s", 503,
+			`{"error":"append \"s\": cannot be done now"}`, ""},
+		{"open outcome", failing{append: os.ErrPermission}, nil, "POST /streams/s", 500,
+			`{"error":"internal error, its cause is in the server's log"}`, "permission"},
+		{"corrupt for appends", failing{stat: corrupt}, nil, "POST /streams/s", 503,
+			`{"error":"append \"s\": cannot be done now: s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, ""},
+		{"corrupt for reads", failing{read: corrupt, early: true}, nil, "GET /streams/s/events", 500,
+			`{"error":"read \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
+		{"corrupt for subscriptions from now", failing{stat: corrupt}, nil, "GET /streams/s", 500,
+			`{"error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}`, "byte 7"},
+		{"corrupt in a list", failing{stat: corrupt}, nil, "GET /streams?details=true", 200,
+			`{"streams":[{"name":"s","error":"stat \"s\": s.json is corrupt at byte 7: checksum","damage":{"file":"s.json","offset":7,"reason":"checksum"}}]}`, "byte 7"},
 		{"veto", failing{}, errors.New("no \"x\"\n"), "POST /streams/s", 400, `{"error":"no \"x\"\n","hookId":"guard"}`, ""},
 		{"veto for a batch", failing{}, errors.New("no"), "POST /streams/s", 400, `{"error":"no","hookId":"guard"}`, ""},
 	} {
@@ -492,7 +510,8 @@ func TestLastOfATypeIsFoundFarBack(t *testing.T) {
 		data[i] = `{"type":"x"}`
 	}
 	add(t, m.Stream("s"), data...)
-	for n, want := range map[int][]streamlib.Offset{1: {9_001}, 2: {9_000, 9_001}, 3: {5_000, 9_000, 9_001}, 4: {10, 5_000, 9_000, 9_001}, 5: {10, 5_000, 9_000, 9_001}} {
+	for n, want := range map[int][]streamlib.Offset{1: {9_001}, 2: {9_000, 9_001}, 3: {5_000, 9_000, 9_001},
+		4: {10, 5_000, 9_000, 9_001}, 5: {10, 5_000, 9_000, 9_001}} {
 		var got []streamlib.Offset
 		for events, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{Last: n, Types: []string{"x"}}) {
 			is.NoErr(err)
@@ -569,7 +588,8 @@ func TestAnnouncedLengthCostsNoMemory(t *testing.T) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(client.URL, "http://"))
 	is.NoErr(err)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /streams/s HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", 2<<20)
+	fmt.Fprintf(conn, "POST /streams/s HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: "+
+		"%d\r\n\r\n", 2<<20)
 	answer := make([]byte, 12)
 	_, err = io.ReadFull(conn, answer)
 	is.NoErr(err)
@@ -588,10 +608,11 @@ func (nobody) Session(*http.Request) (*http.Cookie, error) { return nil, errors.
 func TestNotReady(t *testing.T) {
 	for _, access := range []streamhttp.Access{nil, nobody{}} {
 		is := is.New(t)
-		h := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{
-			Ready:  func() error { return fmt.Errorf("%w: /var/secret is gone", streamlib.ErrUnavailable) },
-			Access: access,
-		})
+		h := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}),
+			streamhttp.Config{
+				Ready:  func() error { return fmt.Errorf("%w: /var/secret is gone", streamlib.ErrUnavailable) },
+				Access: access,
+			})
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/readyz", nil))
 		is.Equal(w.Code, 503)

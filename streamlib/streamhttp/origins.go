@@ -14,9 +14,11 @@ const anyOrigin = "*"
 // that is not the scheme's own.
 func Origin(s string) (string, error) {
 	u, err := url.Parse(strings.ToLower(s))
-	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" ||
+	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" ||
+		u.Fragment != "" ||
 		strings.ContainsAny(s, "?#*") {
-		return "", fmt.Errorf("%q is no origin: it is a scheme, a host and perhaps a port, such as https://app.example.com", s)
+		return "", fmt.Errorf("%q is no origin: it is a scheme, a host and perhaps a port, such as "+
+			"https://app.example.com", s)
 	}
 	if u.Scheme == "http" && u.Port() == "80" || u.Scheme == "https" && u.Port() == "443" {
 		u.Host = strings.TrimSuffix(u.Host, ":"+u.Port())
@@ -44,7 +46,8 @@ func (h *handler) trust() {
 var (
 	sharedMethods = "DELETE, GET, HEAD, POST"
 	sharedHeaders = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
-	toldHeaders   = "Allow, ETag, Retry-After, Stream-Created-At, Stream-Next-Offset, Stream-Size, Stream-Updated-At, WWW-Authenticate"
+	toldHeaders   = "Allow, ETag, Retry-After, Stream-Created-At, Stream-Next-Offset, Stream-Size, " +
+		"Stream-Updated-At, WWW-Authenticate"
 )
 
 // share says in the answer to an allowed origin's page that it may read it (the CORS protocol of

@@ -91,7 +91,8 @@ func (q query) duration(name string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(q.get(name))
 	if err != nil || d < 0 || d > maxWait {
-		return 0, fmt.Errorf("%w %s %q: it is a time such as 20s or 500ms, at most %v", streamlib.ErrInvalid, name, q.get(name), maxWait)
+		return 0, fmt.Errorf("%w %s %q: it is a time such as 20s or 500ms, at most %v", streamlib.ErrInvalid, name,
+			q.get(name), maxWait)
 	}
 	return d, nil
 }

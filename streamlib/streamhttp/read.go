@@ -122,7 +122,8 @@ func (h *handler) broken(a *answer, r *http.Request, err error) error {
 }
 
 // startOfLast returns the offset of the n-th event before tail that has one of types. It looks backwards in steps.
-func startOfLast(ctx context.Context, s streamlib.Stream, tail streamlib.Offset, n int, types []string) (streamlib.Offset, error) {
+func startOfLast(ctx context.Context, s streamlib.Stream, tail streamlib.Offset, n int,
+	types []string) (streamlib.Offset, error) {
 	if len(types) == 0 {
 		return max(0, tail-streamlib.Offset(n)), nil
 	}

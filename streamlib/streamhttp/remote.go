@@ -132,11 +132,13 @@ func appendRequest(b streamlib.Batch) (q request, err error) {
 		}
 	}
 	if len(q.body) > streamlib.MaxBatch+room {
-		return q, fmt.Errorf("%w: a batch of %d bytes, the limit is %d", streamlib.ErrTooLarge, len(q.body), streamlib.MaxBatch)
+		return q, fmt.Errorf("%w: a batch of %d bytes, the limit is %d", streamlib.ErrTooLarge, len(q.body),
+			streamlib.MaxBatch)
 	}
 	if b.Key != "" {
 		if streamlib.CheckName(b.Key) != nil || strings.TrimSpace(b.Key) != b.Key {
-			return q, fmt.Errorf("%w idempotency key %q: it is 1 to 255 bytes of UTF-8 without control characters and without spaces at its ends",
+			return q, fmt.Errorf("%w idempotency key %q: it is 1 to 255 bytes of UTF-8 without control characters and "+
+				"without spaces at its ends",
 				streamlib.ErrInvalid, b.Key)
 		}
 		q.header["Idempotency-Key"] = []string{b.Key}
@@ -213,8 +215,10 @@ func (r *Remote) Query(ctx context.Context, q Query) iter.Seq2[[]streamlib.Event
 			return err
 		}
 		// An older server promises nothing.
-		if promised, err := streamlib.ParseOffset(resp.Header.Get("Stream-Next-Offset")); err == nil && max(next, 0) < promised {
-			return r.why(ctx, fmt.Errorf("the answer ends before offset %d, and was to go up to %d: %w", max(next, 0), promised, io.ErrUnexpectedEOF))
+		if promised, err := streamlib.ParseOffset(resp.Header.Get("Stream-Next-Offset")); err == nil &&
+			max(next, 0) < promised {
+			return r.why(ctx, fmt.Errorf("the answer ends before offset %d, and was to go up to %d: %w", max(next, 0),
+				promised, io.ErrUnexpectedEOF))
 		}
 		return nil
 	})

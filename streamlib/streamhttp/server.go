@@ -17,9 +17,12 @@ func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Serv
 	}
 	base := context.WithValue(context.WithoutCancel(ctx), endKey{}, ctx)
 	return &http.Server{
-		Handler:           h,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		Handler:     h,
+		BaseContext: func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context,
+			c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
 		ReadHeaderTimeout: 10 * time.Second, // the handler bounds the time for a body
 		WriteTimeout:      5 * time.Minute,  // and for what it writes at length
 		IdleTimeout:       2 * time.Minute,

@@ -59,7 +59,8 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 		}
 	}
 	opening := []byte(retry)
-	if !p.fixed() || from >= tail { // else the first event is about to tell it, and until then the same request goes there again
+	// Where an event is there at once it tells the position, and until then the same request goes there again.
+	if !p.fixed() || from >= tail {
 		opening = appendPosition(opening, from-1, tail)
 	}
 	f := openFrames(w, r, opening)
@@ -93,7 +94,8 @@ func placeOf(r *http.Request) (place, error) {
 		return p, err
 	}
 	resume := r.Header.Get("Last-Event-ID")
-	for _, name := range [...]string{"lastEventId", "last-event-id"} { // the first is a polyfill's, which adds it to what the URL has
+	// The first is a polyfill's, which adds it to what the URL has.
+	for _, name := range [...]string{"lastEventId", "last-event-id"} {
 		if resume == "" && q.has(name) {
 			if resume = q.get(name); resume == "" {
 				return p, fmt.Errorf("%w %s: it is empty", streamlib.ErrInvalid, name)
@@ -104,7 +106,8 @@ func placeOf(r *http.Request) (place, error) {
 		return p, nil
 	}
 	if p.after, err = streamlib.ParseOffset(resume); err != nil || p.after == streamlib.Now {
-		return p, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume, streamlib.MaxOffset)
+		return p, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume,
+			streamlib.MaxOffset)
 	}
 	return p, nil
 }
@@ -117,12 +120,14 @@ func (p place) fixed() bool {
 // find returns the offset of the place in s, and the tail, untold where that is damaged.
 func (p place) find(ctx context.Context, s streamlib.Stream) (from, tail streamlib.Offset, err error) {
 	info, err := s.Stat(ctx)
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && p.fixed() && p.after < 0 { // what stands before it still reads
+	// What stands before it still reads.
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && p.fixed() && p.after < 0 {
 		info.Tail, err = untold, nil
 	}
 	switch {
 	case err != nil:
-	case p.after == streamlib.Beginning, p.after != streamlib.Now && p.after+1 == p.from: // an opening's: no event was seen yet
+	// An opening's: no event was seen yet.
+	case p.after == streamlib.Beginning, p.after != streamlib.Now && p.after+1 == p.from:
 		from = p.after + 1
 	case p.after != streamlib.Now && p.after >= info.Tail:
 		err = &streamlib.GoneError{Stream: s.Name(), After: p.after, Tail: info.Tail}
@@ -166,7 +171,8 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 }
 
 // frame writes the events, and in the end why there are no more, where that is for the client to know.
-func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib.Event, error], types []string, ids bool) {
+func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib.Event, error], types []string,
+	ids bool) {
 	for batch, err := range events {
 		switch {
 		case err == nil && f.send(batch, types, ids) == nil:

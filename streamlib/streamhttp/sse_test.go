@@ -123,7 +123,8 @@ func TestSubscription(t *testing.T) {
 		{"?offset=0&type=a", "", "", []string{frame(0, abc[0]), frame(2, abc[2])}},
 		{"?offset=0&type=b", "", "", []string{frame(1, abc[1]), position("0000000000000002", "0000000000000003")}},
 		{"?offset=0&type=b&type=a", "", "", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
-		{"?last=1&type=b", "", "0000000000000000", []string{frame(1, abc[1]), position("0000000000000002", "0000000000000003")}},
+		{"?last=1&type=b", "", "0000000000000000", []string{frame(1, abc[1]),
+			position("0000000000000002", "0000000000000003")}},
 	} {
 		t.Run(test.query+" "+test.lastEventID, func(t *testing.T) {
 			is := is.New(t)
@@ -228,7 +229,10 @@ func TestWhatIsAppendedDuringTheOpeningIsNotMissed(t *testing.T) {
 			m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 			h := streamhttp.NewHandler(m, streamhttp.Config{})
 			meanwhile := func() { add(t, m.Stream("s"), "0") }
-			client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(during{w, &meanwhile}, r) }))
+			client := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter,
+				r *http.Request) {
+				h.ServeHTTP(during{w, &meanwhile}, r)
+			}))
 			s := subscribe(t, client, test.path, "Accept: "+test.accept)
 			s.line()
 			if test.accept == "" {
@@ -241,14 +245,15 @@ func TestWhatIsAppendedDuringTheOpeningIsNotMissed(t *testing.T) {
 }
 
 func TestAppendMayTakeLongerThanItsBody(t *testing.T) {
-	slow := streamlib.Hooks{Timeout: time.Hour, Before: []streamlib.BeforeHook{{ID: "slow", Run: func(ctx context.Context, _ string, _ json.RawMessage) error {
-		select {
-		case <-time.After(3 * time.Minute):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}}}}
+	slow := streamlib.Hooks{Timeout: time.Hour, Before: []streamlib.BeforeHook{{ID: "slow",
+		Run: func(ctx context.Context, _ string, _ json.RawMessage) error {
+			select {
+			case <-time.After(3 * time.Minute):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}}}
 	m := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(slow), streamlib.Options{})
 	around := func(http.Handler) http.Handler { return streamhttp.NewHandler(m, streamhttp.Config{}) }
 	bubbleAround(t, around, func(t *testing.T, client *streamhttp.Client, _ *streamlib.Manager, _ func() net.Conn) {
@@ -277,12 +282,14 @@ func TestLongPollAnswersAtTheFirstEvent(t *testing.T) {
 }
 
 // bubble runs a test in a synctest bubble: a handler of a fresh memory behind in-memory connections.
-func bubble(t *testing.T, test func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, connect func() net.Conn)) {
+func bubble(t *testing.T, test func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager,
+	connect func() net.Conn)) {
 	bubbleAround(t, func(h http.Handler) http.Handler { return h }, test)
 }
 
 // bubbleAround is bubble with something around the handler.
-func bubbleAround(t *testing.T, wrap func(http.Handler) http.Handler, test func(*testing.T, *streamhttp.Client, *streamlib.Manager, func() net.Conn)) {
+func bubbleAround(t *testing.T, wrap func(http.Handler) http.Handler,
+	test func(*testing.T, *streamhttp.Client, *streamlib.Manager, func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
@@ -295,7 +302,10 @@ func bubbleAround(t *testing.T, wrap func(http.Handler) http.Handler, test func(
 			l.conns <- far
 			return near
 		}
-		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return connect(), nil }}
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+			error) {
+			return connect(), nil
+		}}
 		test(t, &streamhttp.Client{URL: "http://localhost", HTTP: &http.Client{Transport: transport}}, m, connect)
 		cancel()
 		transport.CloseIdleConnections()
@@ -381,7 +391,8 @@ func TestSlowBodiesEnd(t *testing.T) {
 	}{
 		{"POST /streams/s HTTP/1.1\r\nContent-Length: 1000", http.StatusRequestTimeout, time.Minute},
 		{"POST /streams/s HTTP/1.1\r\nTransfer-Encoding: chunked", http.StatusRequestTimeout, time.Minute},
-		{"POST /streams/s HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: text/html", http.StatusUnsupportedMediaType, 5 * time.Second}, // for the rest
+		{"POST /streams/s HTTP/1.1\r\nContent-Length: 1000\r\nContent-Type: text/html", http.StatusUnsupportedMediaType,
+			5 * time.Second}, // for the rest
 		{"POST /streams/s HTTP/1.1\r\nContent-Length: 10000000", http.StatusRequestEntityTooLarge, 0},
 		{"POST /streams/s HTTP/1.1\r\nContent-Length: 10000000\r\nExpect: 100-continue", http.StatusRequestEntityTooLarge, 0},
 		{"DELETE /streams/s HTTP/1.1\r\nContent-Length: 1000", http.StatusNoContent, 5 * time.Second},

@@ -103,7 +103,8 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 		dir := t.TempDir()
 		s := open(t, dir)
 		later := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
-		stream := streamlib.NewManager(s, streamlib.Plain, streamlib.Options{Now: func() time.Time { return later }}).Stream("a")
+		stream := streamlib.NewManager(s, streamlib.Plain,
+			streamlib.Options{Now: func() time.Time { return later }}).Stream("a")
 		_, err := stream.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0"), Key: "other"})
 		is.NoErr(err)
 		batch := streamlib.Batch{Data: streamlib.JSON("1", "2", "3"), Key: `"k\`}
@@ -306,7 +307,8 @@ func testStorageDeleteRace(t *testing.T, s streamlib.Storage) {
 	go func() {
 		var err error
 		for life := 0; life < lives && err == nil; life++ {
-			err = errors.Join(put(s, "a", madeAt("a", 0, size, life)...), put(s, "a", madeAt("a", size, size, life)...), drop(s, "a"))
+			err = errors.Join(put(s, "a", madeAt("a", 0, size, life)...), put(s, "a", madeAt("a", size, size, life)...),
+				drop(s, "a"))
 		}
 		done <- err
 	}()
@@ -433,7 +435,8 @@ func testLarge(t *testing.T, s streamlib.Storage) {
 	is.NoErr(put(s, "a", batch...))
 	is.NoErr(put(s, "a", events("a", at+8, at)...))
 	sameEvents(t, readStorage(t, s, "a", at-1, at+9), slices.Concat(events("a", at-1, 1), batch, events("a", at+8, 1)))
-	is.NoErr(put(s, "b", []streamlib.Event{event("b", 0, `"`+strings.Repeat("y", streamlib.MaxBatch-2)+`"`, moment(0))}...))
+	is.NoErr(put(s, "b", []streamlib.Event{event("b", 0, `"`+strings.Repeat("y", streamlib.MaxBatch-2)+`"`,
+		moment(0))}...))
 	is.Equal(len(readStorage(t, s, "b", 0, 1)[0].Data()), streamlib.MaxBatch)
 	for _, o := range []int{0, 1, 500, at - 1, at + 8, at + 9, 2*at - 100, 2*at + 7} {
 		sameEvents(t, readStorage(t, s, "a", streamlib.Offset(o), streamlib.Offset(o)+1), events("a", o, 1))
@@ -466,7 +469,8 @@ func testConcurrent(t *testing.T, s streamlib.Storage) {
 					got += len(batch)
 				}
 				info, err := s.Stat(context.Background(), name)
-				if _, err2 := s.List(context.Background(), "s", "", 3); err != nil || err2 != nil || got < n || int(info.Tail) < got {
+				if _, err2 := s.List(context.Background(), "s", "", 3); err != nil || err2 != nil || got < n ||
+					int(info.Tail) < got {
 					errs <- fmt.Errorf("read %d, then %d, tail %d: %w", n, got, info.Tail, errors.Join(err, err2))
 					return
 				}
@@ -507,11 +511,16 @@ func testClose(t *testing.T, s streamlib.Storage) {
 // names are legal, and hard to keep apart or in a folder.
 func names() []string {
 	return []string{
-		".", "..", "...", "a/b", "a", "A", "a.", "a ", " a", "/", "/etc/passwd", "../../x", `a\b`, `C:\x`, "a:b", "a%2Fb", "a%2fb", "%", "%00", "a?b#c",
-		"*", `"`, "'", "<a>|b", "~", "-", "--help", "CON", "con", "NUL.json", "aux", "LPT1", "a.json", "a.json.json", ".a", "+", "a+b", "a&b=c",
-		"😀", "日本", "\u00e9", "e\u0301", "E\u0301", "\u00c9", "ß", "SS", "ı", "I", "i", "İ", "\u2028", "\ufeff", "\U0010ffff", "null", "0", "-1", "now",
-		strings.Repeat("a", 255), strings.Repeat("a", 254), strings.Repeat("A", 255), strings.Repeat("/", 255), strings.Repeat("é", 127),
-		strings.Repeat("😀", 63), strings.Repeat(".", 255), strings.Repeat("a", 200), strings.Repeat("a", 200) + ".", strings.Repeat("A", 128),
+		".", "..", "...", "a/b", "a", "A", "a.", "a ", " a", "/", "/etc/passwd", "../../x", `a\b`, `C:\x`, "a:b",
+		"a%2Fb", "a%2fb", "%", "%00", "a?b#c",
+		"*", `"`, "'", "<a>|b", "~", "-", "--help", "CON", "con", "NUL.json", "aux", "LPT1", "a.json", "a.json.json",
+		".a", "+", "a+b", "a&b=c",
+		"😀", "日本", "\u00e9", "e\u0301", "E\u0301", "\u00c9", "ß", "SS", "ı", "I", "i", "İ", "\u2028", "\ufeff",
+		"\U0010ffff", "null", "0", "-1", "now",
+		strings.Repeat("a", 255), strings.Repeat("a", 254), strings.Repeat("A", 255), strings.Repeat("/",
+			255), strings.Repeat("é", 127),
+		strings.Repeat("😀", 63), strings.Repeat(".", 255), strings.Repeat("a", 200), strings.Repeat("a",
+			200) + ".", strings.Repeat("A", 128),
 	}
 }
 
@@ -538,7 +547,8 @@ func madeAt(name string, first, n, at int) []streamlib.Event {
 	list := make([]streamlib.Event, n)
 	for i := range list {
 		o := first + i
-		list[i] = event(name, o, fmt.Sprintf(`{"n":%d,"s":%q,"x":"%s"}`, o, "€\" \u2028", strings.Repeat("x", o*o%97)), moment(at))
+		list[i] = event(name, o, fmt.Sprintf(`{"n":%d,"s":%q,"x":"%s"}`, o, "€\" \u2028", strings.Repeat("x", o*o%97)),
+			moment(at))
 	}
 	return list
 }

@@ -121,12 +121,17 @@ func testData(t *testing.T, open func(string) streamlib.Stream) {
 	}
 	for _, same := range []string{
 		"null", "true", "false", "0", "-0", `""`, "{}", "[]", `{"":{}}`,
-		"9007199254740993", "123456789012345678901234567890.12345678901234567890", "1.0", "1.10E+05", "1e1000", "-1e-999999", "0.1e1",
-		`"\u0000"`, `"\ud83d\ude00"`, `"\uD83D"`, `"\/\b\f\n\r\t\\\""`, `"\u2028"`, `"\u003c"`, "\"\u2028\u2029\"", `"<a href='x'>&"`, "\"\x7f\"",
-		`"😀"`, "\"\u00e9 e\u0301\"", "\"\ufffd\ufffe\U0010ffff\ufeff\"", `{"a":1,"a":2,"A":3,"a":1}`, `{"b":1,"a":{"b":[{}]}}`,
+		"9007199254740993", "123456789012345678901234567890.12345678901234567890", "1.0", "1.10E+05", "1e1000",
+		"-1e-999999", "0.1e1",
+		`"\u0000"`, `"\ud83d\ude00"`, `"\uD83D"`, `"\/\b\f\n\r\t\\\""`, `"\u2028"`, `"\u003c"`, "\"\u2028\u2029\"",
+		`"<a href='x'>&"`, "\"\x7f\"",
+		`"😀"`, "\"\u00e9 e\u0301\"", "\"\ufffd\ufffe\U0010ffff\ufeff\"", `{"a":1,"a":2,"A":3,"a":1}`,
+		`{"b":1,"a":{"b":[{}]}}`,
 		`{"data":1,"offset":"0000000000000007"}`,
-		`{"createdAt":"2024-01-08T00:00:00.000Z","key":"k"}`, `"\",\"createdAt\":\"2024-01-08T00:00:00.000Z\",\"key\":\"k\""`, `"\\"`, `"id: 1\n\ndata: x"`,
-		nested(1000), strings.Repeat(`{"a":`, 999) + "{}" + strings.Repeat("}", 999), `"` + strings.Repeat("€", 100_000) + `"`,
+		`{"createdAt":"2024-01-08T00:00:00.000Z","key":"k"}`,
+		`"\",\"createdAt\":\"2024-01-08T00:00:00.000Z\",\"key\":\"k\""`, `"\\"`, `"id: 1\n\ndata: x"`,
+		nested(1000), strings.Repeat(`{"a":`, 999) + "{}" + strings.Repeat("}", 999), `"` + strings.Repeat("€",
+			100_000) + `"`,
 	} {
 		sent, want = append(sent, same), append(want, same)
 	}
@@ -171,10 +176,14 @@ func testInvalid(t *testing.T, open func(string) streamlib.Stream) {
 	s := open("orders")
 	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	for _, bad := range []string{
-		"", " ", "{", "}", "[", `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `{'a':1}`, `{1:1}`, "[1,]", "[,1]", "[1 2]", "01", "1.", ".1", "+1", "-", "1e", "0x1", "NaN",
-		"Infinity", "nul", "nulll", "True", "undefined", `"a`, `"\x"`, `"\u12"`, `"\u12g4"`, "\"a\nb\"", "\"\x00\"", "\"\x1b\"", "/*x*/1", "1//", "\ufeff1", "\u00a01",
-		"1 2", "1\n2", "1,2", "1}", `1,"data":2`, `1}{"data":2`, `1,"x":2`, "{}{}", "[]]", "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "{\"\xff\":1}", "\xff",
-		nested(1001), strings.Repeat(`{"a":`, 1000) + "{}" + strings.Repeat("}", 1000), nested(100_000), strings.Repeat("[", 1000),
+		"", " ", "{", "}", "[", `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `{'a':1}`, `{1:1}`, "[1,]", "[,1]", "[1 2]",
+		"01", "1.", ".1", "+1", "-", "1e", "0x1", "NaN",
+		"Infinity", "nul", "nulll", "True", "undefined", `"a`, `"\x"`, `"\u12"`, `"\u12g4"`, "\"a\nb\"", "\"\x00\"",
+		"\"\x1b\"", "/*x*/1", "1//", "\ufeff1", "\u00a01",
+		"1 2", "1\n2", "1,2", "1}", `1,"data":2`, `1}{"data":2`, `1,"x":2`, "{}{}", "[]]", "\"\xff\"", "\"\xc3\"",
+		"\"\xed\xa0\x80\"", "\"\xc0\xaf\"", "{\"\xff\":1}", "\xff",
+		nested(1001), strings.Repeat(`{"a":`, 1000) + "{}" + strings.Repeat("}",
+			1000), nested(100_000), strings.Repeat("[", 1000),
 	} {
 		for _, data := range [][]json.RawMessage{streamlib.JSON(bad), streamlib.JSON("1", bad), streamlib.JSON(bad, "1")} {
 			receipt, err := s.Append(soon(t), streamlib.Batch{Data: data})
@@ -196,7 +205,8 @@ func testTooLarge(t *testing.T, open func(string) streamlib.Stream) {
 	for range 9 {
 		nine = append(nine, large(streamlib.MaxEvent))
 	}
-	for _, data := range [][]json.RawMessage{{large(streamlib.MaxEvent + 1)}, {json.RawMessage("1"), large(streamlib.MaxEvent + 1)}, nine} {
+	for _, data := range [][]json.RawMessage{{large(streamlib.MaxEvent + 1)},
+		{json.RawMessage("1"), large(streamlib.MaxEvent + 1)}, nine} {
 		_, err := s.Append(soon(t), streamlib.Batch{Data: data})
 		is.True(errors.Is(err, streamlib.ErrTooLarge))
 	}
@@ -253,7 +263,8 @@ func testBadNames(t *testing.T, open func(string) streamlib.Stream) {
 		s := open(name)
 		_, appended := s.Append(soon(t), streamlib.Batch{Data: streamlib.JSON("1")})
 		_, stat := s.Stat(soon(t))
-		for _, err := range []error{appended, stat, s.Delete(soon(t)), end(s.Read(soon(t), 0, 1)), end(s.Subscribe(soon(t), 0))} {
+		for _, err := range []error{appended, stat, s.Delete(soon(t)), end(s.Read(soon(t), 0, 1)),
+			end(s.Subscribe(soon(t), 0))} {
 			if !errors.Is(err, streamlib.ErrInvalid) {
 				t.Errorf("%q: %v", name, err)
 			}
@@ -512,7 +523,8 @@ func testContext(t *testing.T, open func(string) streamlib.Stream) {
 	_, appended := s.Append(done, streamlib.Batch{Data: streamlib.JSON("1")})
 	_, keyed := s.Append(done, streamlib.Batch{Data: streamlib.JSON("1"), Key: "k"})
 	_, stat := s.Stat(done)
-	for _, err := range []error{appended, keyed, stat, s.Delete(done), end(s.Read(done, 0, 3)), end(s.Subscribe(done, 0)), end(s.Subscribe(done, 3))} {
+	for _, err := range []error{appended, keyed, stat, s.Delete(done), end(s.Read(done, 0, 3)),
+		end(s.Subscribe(done, 0)), end(s.Subscribe(done, 3))} {
 		is.True(errors.Is(err, context.Canceled))
 	}
 	samePublic(t, read(t, s, 0, streamlib.MaxOffset), all)
@@ -617,7 +629,8 @@ func testKey(t *testing.T, open func(string) streamlib.Stream) {
 		is.True(again.Repeated)
 		samePublic(t, again.Events, first.Events)
 	}
-	for _, data := range [][]json.RawMessage{streamlib.JSON(`{"a":2}`), streamlib.JSON(`{"a":1}`, `{"a":1}`), streamlib.JSON(`{"a":1.0}`)} {
+	for _, data := range [][]json.RawMessage{streamlib.JSON(`{"a":2}`), streamlib.JSON(`{"a":1}`, `{"a":1}`),
+		streamlib.JSON(`{"a":1.0}`)} {
 		receipt, err := s.Append(soon(t), streamlib.Batch{Data: data, Key: "k"})
 		is.True(errors.Is(err, streamlib.ErrKeyReused))
 		is.Equal(len(receipt.Events), 0)
@@ -644,7 +657,8 @@ func testKeyBatch(t *testing.T, open func(string) streamlib.Stream) {
 	is.NoErr(err)
 	is.True(again.Repeated)
 	samePublic(t, again.Events, first.Events)
-	for _, data := range [][]json.RawMessage{streamlib.JSON("1", "2"), streamlib.JSON("2", "3"), streamlib.JSON("1", "2", "3", "4"), streamlib.JSON("1", "2", "4"), streamlib.JSON("1")} {
+	for _, data := range [][]json.RawMessage{streamlib.JSON("1", "2"), streamlib.JSON("2", "3"),
+		streamlib.JSON("1", "2", "3", "4"), streamlib.JSON("1", "2", "4"), streamlib.JSON("1")} {
 		_, err := s.Append(soon(t), streamlib.Batch{Data: data, Key: "k"})
 		is.True(errors.Is(err, streamlib.ErrKeyReused))
 	}
@@ -654,7 +668,8 @@ func testKeyBatch(t *testing.T, open func(string) streamlib.Stream) {
 func testKeys(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
-	for i, key := range []string{"a b", `"`, `\`, `\"`, `","key":"x`, `","createdAt":"2024-01-08T00:00:00.000Z`, "}", "😀", "é", "e\u0301", strings.Repeat("k", 255), strings.Repeat(`"`, 255), "%20", "a,b", "0"} {
+	for i, key := range []string{"a b", `"`, `\`, `\"`, `","key":"x`, `","createdAt":"2024-01-08T00:00:00.000Z`, "}",
+		"😀", "é", "e\u0301", strings.Repeat("k", 255), strings.Repeat(`"`, 255), "%20", "a,b", "0"} {
 		batch := streamlib.Batch{Data: []json.RawMessage{value(i, 0)}, Key: key}
 		first, err := s.Append(soon(t), batch)
 		if err != nil {
@@ -725,7 +740,8 @@ func testTwins(t *testing.T, open func(string) streamlib.Stream) {
 		name := fmt.Sprint("orders", n)
 		receipts := make([]streamlib.Receipt, twins)
 		errs := together(twins, func(i int) (err error) {
-			receipts[i], err = history.Append(soon(t), open(name), streamlib.Batch{Data: []json.RawMessage{value(n, 0), value(n, 1)}, Key: "k"})
+			receipts[i], err = history.Append(soon(t), open(name),
+				streamlib.Batch{Data: []json.RawMessage{value(n, 0), value(n, 1)}, Key: "k"})
 			return err
 		})
 		is.NoErr(errors.Join(errs...))
@@ -801,7 +817,8 @@ func testConditionRace(t *testing.T, open func(string) streamlib.Stream) {
 	for tail := range streamlib.Offset(rounds) {
 		won := make([]bool, writers)
 		errs := together(writers, func(w int) error {
-			_, err := open("orders").Append(soon(t), streamlib.Batch{Data: []json.RawMessage{value(w, int(tail))}, IfTail: &tail})
+			_, err := open("orders").Append(soon(t), streamlib.Batch{Data: []json.RawMessage{value(w, int(tail))},
+				IfTail: &tail})
 			conflict, lost := errors.AsType[*streamlib.ConflictError](err)
 			if lost && conflict.Tail == tail+1 {
 				return nil
@@ -877,7 +894,8 @@ func testAdmitRefuses(t *testing.T, open func(string) streamlib.Stream) {
 	is.True(!receipt.Repeated)
 
 	ctx, cancel := context.WithCancel(soon(t))
-	_, err = s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("3"), Admit: func(context.Context) error { cancel(); return nil }})
+	_, err = s.Append(ctx, streamlib.Batch{Data: streamlib.JSON("3"),
+		Admit: func(context.Context) error { cancel(); return nil }})
 	is.True(errors.Is(err, context.Canceled)) // nobody waits for it any more
 	is.Equal(len(read(t, s, 0, streamlib.MaxOffset)), 2)
 }
@@ -886,7 +904,8 @@ func testAdmitInvalid(t *testing.T, open func(string) streamlib.Stream) {
 	is := is.New(t)
 	s := open("orders")
 	admit := func(context.Context) error { t.Error("admit was called"); return nil }
-	for _, b := range []streamlib.Batch{{Data: streamlib.JSON("x")}, {Data: streamlib.JSON("1"), Key: "\n"}, {Data: streamlib.JSON(`"` + strings.Repeat("x", streamlib.MaxEvent) + `"`)}} {
+	for _, b := range []streamlib.Batch{{Data: streamlib.JSON("x")}, {Data: streamlib.JSON("1"), Key: "\n"},
+		{Data: streamlib.JSON(`"` + strings.Repeat("x", streamlib.MaxEvent) + `"`)}} {
 		b.Admit = admit
 		_, err := s.Append(soon(t), b)
 		is.True(err != nil)

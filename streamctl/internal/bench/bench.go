@@ -287,7 +287,8 @@ func (r *run) result(subscriptions []*subscription) Result {
 	result := Result{
 		Streams: r.names, Failed: r.failed.Load(),
 		Appended: r.appended.Load(), AppendRate: perSecond(&r.appended, &r.lastAppend), Append: r.appends.Summary(),
-		Delivered: r.delivered.Load(), DeliveryRate: perSecond(&r.delivered, &r.lastDelivery), Delivery: r.deliveries.Summary(),
+		Delivered: r.delivered.Load(), DeliveryRate: perSecond(&r.delivered,
+			&r.lastDelivery), Delivery: r.deliveries.Summary(),
 	}
 	if err := r.failure.Load(); err != nil {
 		result.Err = *err

@@ -33,7 +33,8 @@ func TestHistogramIsAtMostHalfAPercentOff(t *testing.T) {
 	s := h.Summary()
 	is.Equal(s.Count, int64(100_001))
 	is.Equal(s.Max, 48*time.Hour)
-	for got, want := range map[time.Duration]time.Duration{s.P50: 50 * time.Millisecond, s.P90: 90 * time.Millisecond, s.P99: 99 * time.Millisecond} {
+	for got, want := range map[time.Duration]time.Duration{s.P50: 50 * time.Millisecond,
+		s.P90: 90 * time.Millisecond, s.P99: 99 * time.Millisecond} {
 		is.True(math.Abs(float64(got-want)) < 0.004*float64(want))
 	}
 	is.Equal(new(Histogram).Summary(), Summary{})
@@ -66,7 +67,8 @@ func TestCheckerTellsWhatIsMissingDoubledAndLate(t *testing.T) {
 
 // server is a real one, over memory, behind a handler that sees each request first.
 func server(t *testing.T, first func(http.ResponseWriter, *http.Request) (done bool)) string {
-	handler := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
+	handler := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}),
+		streamhttp.Config{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if first == nil || !first(w, r) {
 			handler.ServeHTTP(w, r)

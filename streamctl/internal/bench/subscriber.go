@@ -32,7 +32,8 @@ func (c *checker) saw(offset int64) {
 	for i, g := range c.gaps {
 		if g[0] <= offset && offset < g[1] {
 			c.late++
-			parts := slices.DeleteFunc([][2]int64{{g[0], offset}, {offset + 1, g[1]}}, func(g [2]int64) bool { return g[0] == g[1] })
+			parts := slices.DeleteFunc([][2]int64{{g[0], offset}, {offset + 1, g[1]}},
+				func(g [2]int64) bool { return g[0] == g[1] })
 			c.gaps = slices.Replace(c.gaps, i, i+1, parts...)
 			return
 		}

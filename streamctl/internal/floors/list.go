@@ -46,7 +46,8 @@ func measure(ctx context.Context, bin string) error {
 	defer os.RemoveAll(dir)
 	l := &list{ctx: ctx, bin: bin, dir: dir}
 	l.head()
-	for _, part := range []func(){l.disk, l.appends, l.hot, l.batches, l.live, l.reading, l.starting, l.memory, l.commands} {
+	for _, part := range []func(){l.disk, l.appends, l.hot, l.batches, l.live, l.reading, l.starting, l.memory,
+		l.commands} {
 		if err := cmp.Or(attempt(part), ctx.Err()); err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
@@ -57,7 +58,8 @@ func measure(ctx context.Context, bin string) error {
 
 // streamd starts one on a folder of the list's.
 func (l *list) streamd(folder string, flags ...string) *server {
-	return start(l.ctx, filepath.Join(l.bin, "streamd"), append(flags, "--port=0", "--dir="+filepath.Join(l.dir, folder))...)
+	return start(l.ctx, filepath.Join(l.bin, "streamd"),
+		append(flags, "--port=0", "--dir="+filepath.Join(l.dir, folder))...)
 }
 
 // floor starts this program as a server.
@@ -81,7 +83,8 @@ func (l *list) put(s *server, load bench.Load) measured {
 		check(fmt.Errorf("%s: %d requests failed, the first: %w", s.cmd.Path, r.Failed, r.Err))
 	}
 	if r.Missing+r.Duplicate+r.OutOfOrder > 0 {
-		check(fmt.Errorf("%s: subscribers missed %d events, got %d twice and %d out of order", s.cmd.Path, r.Missing, r.Duplicate, r.OutOfOrder))
+		check(fmt.Errorf("%s: subscribers missed %d events, got %d twice and %d out of order", s.cmd.Path, r.Missing,
+			r.Duplicate, r.OutOfOrder))
 	}
 	return measured{r, float64((s.cpu() - before).Microseconds()) / float64(max(r.Appended, 1))}
 }
@@ -169,7 +172,8 @@ func (l *list) batches() {
 	for _, streams := range []int{1, 4} {
 		m := l.compare(bench.Load{Conns: 4, Streams: streams, Size: size, Batch: 1000, Duration: span}, byRate, streamd)
 		const line = size + 155 // of the file: what stands around the data is about so long
-		l.add(fmt.Sprintf("streams %d: events a second", streams), "/s", m[0].AppendRate, 0, atLeast(min(500_000, l.writing/line/2)))
+		l.add(fmt.Sprintf("streams %d: events a second", streams), "/s", m[0].AppendRate, 0,
+			atLeast(min(500_000, l.writing/line/2)))
 	}
 }
 
@@ -205,7 +209,8 @@ func (l *list) reading() {
 	func() {
 		streamd := l.streamd("reading", "--sync=none")
 		defer streamd.stop()
-		for i, load := range []bench.Load{{Events: short, Size: size / 2}, {Events: long, Size: size / 2}, {Events: few, Size: size}, {Events: 1, Size: size}} {
+		for i, load := range []bench.Load{{Events: short, Size: size / 2}, {Events: long, Size: size / 2},
+			{Events: few, Size: size}, {Events: 1, Size: size}} {
 			load.Batch, load.Keep = min(load.Events, 1000), true
 			names[i] = l.put(streamd, load).Streams[0]
 		}
@@ -237,7 +242,8 @@ func (l *list) reading() {
 	for range rounds {
 		sse = append(sse, few/must(bench.Catchup(l.ctx, streamd.url, names[2], few)).Seconds())
 		events = append(events, few/l.count(streamd.url+"/streams/"+names[2]+"/events", few).Seconds())
-		copied = append(copied, few/l.count(bare.url+"/copy?file="+filepath.Join(l.dir, "reading", "streams", names[2]+".json"), few).Seconds())
+		copied = append(copied, few/l.count(bare.url+"/copy?file="+filepath.Join(l.dir, "reading", "streams",
+			names[2]+".json"), few).Seconds())
 	}
 	check(os.WriteFile(streamd.proc("clear_refs"), []byte("5"), 0)) // makes VmHWM what it is now: proc_pid_clear_refs(5)
 	before := streamd.memory("VmRSS")

@@ -22,7 +22,8 @@ import (
 // TestBareSendsWhatStreamdSends: else it would be no floor. Times, and the headers in which they stand, are of one
 // length.
 func TestBareSendsWhatStreamdSends(t *testing.T) {
-	streamd := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
+	streamd := streamhttp.NewHandler(streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}),
+		streamhttp.Config{})
 	type sent struct {
 		status, frame, answer string
 		headers               []string
@@ -57,7 +58,8 @@ func TestBareSendsWhatStreamdSends(t *testing.T) {
 
 func TestTableWritesThreeDigitsOrMore(t *testing.T) {
 	is := is.New(t)
-	for v, want := range map[float64]string{0: "0", 0.1634: "0.163", 0.8: "0.8", 1.6: "1.6", 23.456: "23.5", 104: "104", 1234.5: "1,234", 2e6: "2,000,000"} {
+	for v, want := range map[float64]string{0: "0", 0.1634: "0.163", 0.8: "0.8", 1.6: "1.6", 23.456: "23.5",
+		104: "104", 1234.5: "1,234", 2e6: "2,000,000"} {
 		is.Equal(short(v), want)
 	}
 }

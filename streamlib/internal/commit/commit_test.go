@@ -156,7 +156,8 @@ func TestRace(t *testing.T) {
 
 // load lets callers come to a group, apart in time, and each of them again some time after its answer. It returns how
 // large the batches were, and how long callers waited in all, in synctest's time.
-func load(took time.Duration, callers, rounds, size int, apart, again time.Duration) (batches []int, waited time.Duration) {
+func load(took time.Duration, callers, rounds, size int, apart, again time.Duration) (batches []int,
+	waited time.Duration) {
 	g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30}
 	g.Commit = func(batch []int) {
 		batches = append(batches, len(batch))
@@ -225,7 +226,8 @@ func TestWaitForWhoDoesNotComeIsAQuarterOfACommit(t *testing.T) {
 func TestLargeValueDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30, Commit: func([]int) { time.Sleep(time.Millisecond) }}
+		g := commit.Group[int]{Size: func(n int) int { return n }, Max: 1 << 30,
+			Commit: func([]int) { time.Sleep(time.Millisecond) }}
 		for _, first := range []struct {
 			size int
 			want time.Duration

@@ -19,10 +19,13 @@ func nested(open, closing string, n int) string {
 // UTF-8 and for what nests deeper than MaxDepth.
 func FuzzAll(f *testing.F) {
 	for _, seed := range []string{
-		"", " ", "null", "nul", "true", "falsey", " [ 1 , 2 ] ", `{ "a" : { } , "b":[ ]}`, `{"a":1,}`, `{,}`, `[,]`, `{"a" 1}`, `{a:1}`, "[1 2]", "[[[]]", "]", "1 2",
-		"0", "-0", "01", "1.", ".1", "-", "1e", "1e+", "1E-07", "1.5e10", "+1", "1x", "0x10", `"\u00e9\ud800\\\"\/\b\f\n\r\t"`, `"\u12g4"`, `"\x"`, `"\`, `"`, "\"\n\"", "\"\x7f\"",
+		"", " ", "null", "nul", "true", "falsey", " [ 1 , 2 ] ", `{ "a" : { } , "b":[ ]}`, `{"a":1,}`, `{,}`, `[,]`,
+		`{"a" 1}`, `{a:1}`, "[1 2]", "[[[]]", "]", "1 2",
+		"0", "-0", "01", "1.", ".1", "-", "1e", "1e+", "1E-07", "1.5e10", "+1", "1x", "0x10",
+		`"\u00e9\ud800\\\"\/\b\f\n\r\t"`, `"\u12g4"`, `"\x"`, `"\`, `"`, "\"\n\"", "\"\x7f\"",
 		"\"\u2028<>&\"", "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\xff", "\ufeff1", "\u00a01", "\v1", "\f1",
-		nested("[", "]", 1000), nested("[", "]", 1001), nested(`{"":`, "}", 999), nested(" [ ", "\n]", 30), "[" + strings.Repeat("[],", 2000) + "1]",
+		nested("[", "]", 1000), nested("[", "]", 1001), nested(`{"":`, "}", 999), nested(" [ ", "\n]",
+			30), "[" + strings.Repeat("[],", 2000) + "1]",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -52,7 +55,8 @@ func FuzzAll(f *testing.F) {
 			t.Errorf("in place: %q, %v", inPlace, err)
 		}
 		// A value is found where others follow it, unless it is a number that goes on.
-		if out, rest, err := Value(nil, append(slices.Clone(src), ",x"...)); err != nil || !bytes.Equal(out, got) || string(Space(rest)) != ",x" {
+		if out, rest, err := Value(nil, append(slices.Clone(src), ",x"...)); err != nil || !bytes.Equal(out, got) ||
+			string(Space(rest)) != ",x" {
 			t.Errorf("%q, then %q, %v", out, rest, err)
 		}
 	})

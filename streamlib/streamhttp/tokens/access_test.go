@@ -139,8 +139,10 @@ func (s *server) rewrite(text string) {
 func TestWhoMayDoWhat(t *testing.T) {
 	is := is.New(t)
 	past, future := time.Now().Add(-time.Second).Format(time.RFC3339), time.Now().Add(time.Hour).Format(time.RFC3339)
-	s := newServer(t, line("reader", "read")+line("writer", "write expires="+future)+line("admin", "admin")+line("jobs", "admin prefix=jobs/")+
-		line("slash", "read prefix=/")+line("two", "read prefix=other prefix=jobs/2")+line("old", "admin expires="+past), streamhttp.Config{}).listen()
+	s := newServer(t, line("reader", "read")+line("writer", "write expires="+future)+line("admin",
+		"admin")+line("jobs", "admin prefix=jobs/")+
+		line("slash", "read prefix=/")+line("two", "read prefix=other prefix=jobs/2")+line("old",
+		"admin expires="+past), streamhttp.Config{}).listen()
 	for _, test := range []struct {
 		who, request string
 		status       int
@@ -241,7 +243,8 @@ func TestHeadersThatAreNoToken(t *testing.T) {
 // TestListsShowWhatMayBeRead, page by page.
 func TestListsShowWhatMayBeRead(t *testing.T) {
 	is := is.New(t)
-	s := newServer(t, line("all", "read")+line("jobs", "read prefix=jobs/")+line("two", "read prefix=other prefix=j prefix=jobs/2")+
+	s := newServer(t, line("all", "read")+line("jobs", "read prefix=jobs/")+line("two",
+		"read prefix=other prefix=j prefix=jobs/2")+
 		line("none", "read prefix=none"), streamhttp.Config{}).listen()
 	for _, test := range []struct{ who, query, want string }{
 		{"all", "", `{"streams":["/","jobs/1","jobs/2","other"]}`},
@@ -288,7 +291,8 @@ func (s *server) live(request string, headers ...string) live {
 func (l live) next() string {
 	for l.Scan() {
 		var e struct{ EventStreamID string }
-		if data, ok := strings.CutPrefix(l.Text(), "data: "); ok && json.Unmarshal([]byte(data), &e) == nil && e.EventStreamID != "" {
+		if data, ok := strings.CutPrefix(l.Text(), "data: "); ok && json.Unmarshal([]byte(data), &e) == nil &&
+			e.EventStreamID != "" {
 			return e.EventStreamID
 		}
 	}
@@ -333,8 +337,10 @@ func TestAllStreamsAreThoseThatMayBeRead(t *testing.T) {
 // TestReadsEndWithTheRight at a reload, and no others.
 func TestReadsEndWithTheRight(t *testing.T) {
 	is := is.New(t)
-	s := newServer(t, line("goes", "read")+line("stays", "read")+line("less", "admin")+line("moves", "read prefix=jobs/"), streamhttp.Config{}).listen()
-	goes, stays, less, moves := s.live("GET /streams/other", bearer("goes")), s.live("GET /streams/other", bearer("stays")),
+	s := newServer(t, line("goes", "read")+line("stays", "read")+line("less", "admin")+line("moves",
+		"read prefix=jobs/"), streamhttp.Config{}).listen()
+	goes, stays, less, moves := s.live("GET /streams/other", bearer("goes")), s.live("GET /streams/other",
+		bearer("stays")),
 		s.live("GET /streams/other", bearer("less")), s.live("GET /streams/jobs%2F1", bearer("moves"))
 	type answer struct {
 		status int
@@ -347,7 +353,8 @@ func TestReadsEndWithTheRight(t *testing.T) {
 			waiting <- answer{status, body}
 		}()
 	}
-	s.rewrite("# another\n" + line("new", "read") + line("stays", "write") + line("less", "read prefix=oth") + line("moves", "read prefix=other"))
+	s.rewrite("# another\n" + line("new", "read") + line("stays", "write") + line("less",
+		"read prefix=oth") + line("moves", "read prefix=other"))
 	is.Equal(goes.next(), "")
 	is.NoErr(goes.Err())
 	is.Equal(moves.next(), "")
@@ -413,15 +420,22 @@ func TestChangesOfTheFile(t *testing.T) {
 		want   []string // who gets in then
 		says   string   // what is logged
 	}{
-		{"written", func(path string) error { return os.WriteFile(path, []byte(line("b", "admin")), 0o600) }, []string{"b"}, "tokens=1"},
-		{"written at the same size", func(path string) error { return os.WriteFile(path, []byte(line("b", "read")), 0o600) }, []string{"b"}, "tokens=1"},
+		{"written", func(path string) error { return os.WriteFile(path, []byte(line("b", "admin")), 0o600) },
+			[]string{"b"}, "tokens=1"},
+		{"written at the same size", func(path string) error {
+			return os.WriteFile(path, []byte(line("b", "read")),
+				0o600)
+		}, []string{"b"}, "tokens=1"},
 		{"replaced", func(path string) error {
-			return errors.Join(os.WriteFile(path+".new", []byte(line("b", "read")+line("c", "read")), 0o600), os.Rename(path+".new", path))
+			return errors.Join(os.WriteFile(path+".new", []byte(line("b", "read")+line("c", "read")), 0o600),
+				os.Rename(path+".new", path))
 		}, []string{"b", "c"}, "tokens=2"},
 		{"removed", os.Remove, []string{"a"}, "no such file"},
 		{"emptied", func(path string) error { return os.Truncate(path, 0) }, []string{"a"}, "it has no token"},
-		{"bad", func(path string) error { return os.WriteFile(path, []byte(line("b", "read")+"c secret read"), 0o600) }, []string{"a"}, "line 2: the second word"},
-		{"a folder instead", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, []string{"a"}, "no regular file"},
+		{"bad", func(path string) error { return os.WriteFile(path, []byte(line("b", "read")+"c secret read"), 0o600) },
+			[]string{"a"}, "line 2: the second word"},
+		{"a folder instead", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+			[]string{"a"}, "no regular file"},
 		{"others may read it", func(path string) error { return os.Chmod(path, 0o644) }, []string{"a"}, "chmod 600"},
 		{"touched", func(path string) error { return os.Chtimes(path, time.Now(), time.Now()) }, []string{"a"}, ""},
 	} {
@@ -464,7 +478,8 @@ func TestAFileThatIsBeingWritten(t *testing.T) {
 		is := is.New(t)
 		s := newServer(t, line("a", "read")+line("b", "read"), streamhttp.Config{})
 		time.Sleep(10*time.Second + lookEvery/5) // between two looks
-		for _, half := range []string{"", line("a", "read"), line("a", "read") + "b 12", line("a", "read") + line("b", "read") + "#"} {
+		for _, half := range []string{"", line("a", "read"), line("a", "read") + "b 12",
+			line("a", "read") + line("b", "read") + "#"} {
 			writeFile(t, s.path, half)
 			time.Sleep(lookEvery - time.Millisecond)
 			is.Equal(s.who(), []string{"a", "b"})
@@ -610,7 +625,8 @@ func TestHealthIsForEverybody(t *testing.T) {
 	is := is.New(t)
 	health := streamhttp.Health{PID: 7, Dir: "/d", Args: []string{"--tokens=/t"}}
 	s := newServer(t, line("a", "admin"), streamhttp.Config{Health: health}).listen()
-	for _, header := range []string{bearer("a"), bearer("nobody"), "Host: localhost"} { // behind a proxy all come from here
+	// Behind a proxy all come from here.
+	for _, header := range []string{bearer("a"), bearer("nobody"), "Host: localhost"} {
 		status, body := s.ask("GET /healthz", header)
 		is.Equal(status, 200)
 		is.True(!strings.Contains(body, "pid") && !strings.Contains(body, "/d") && !strings.Contains(body, "/t"))

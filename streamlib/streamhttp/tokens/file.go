@@ -66,7 +66,8 @@ func Open(path string, o Options) (*File, error) {
 	if f.key == nil {
 		f.key = []byte(rand.Text())
 	}
-	f.cookie = fmt.Sprintf("streams-session-%x", f.sign("cookie", 0, [sha256.Size]byte{})[:4]) // a browser sends those of all ports
+	// A browser sends those of all ports.
+	f.cookie = fmt.Sprintf("streams-session-%x", f.sign("cookie", 0, [sha256.Size]byte{})[:4])
 	seen, err := f.load(nil)
 	if err != nil {
 		return nil, err

@@ -45,37 +45,51 @@ func TestAllowedOrigins(t *testing.T) {
 		{"off", closed, "OPTIONS /streams/s", app + "|" + asks, 405, "", "", "", ""},
 		{"off", closed, "GET /streams", app, 200, "", "", "", ""},
 		{"off", closed, "POST /streams/s", app, 403, "", "", "", ""},
-		{"preflight", free, "OPTIONS /streams/s", app + "|" + asks + "|" + headers, 204, "https://app.example.com", "DELETE, GET, HEAD, POST",
+		{"preflight", free, "OPTIONS /streams/s", app + "|" + asks + "|" + headers, 204, "https://app.example.com",
+			"DELETE, GET, HEAD, POST",
 			"authorization,traceparent", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
-		{"preflight", free, "OPTIONS /streams/s/events", app + "|" + asks, 204, "https://app.example.com", "DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
+		{"preflight", free, "OPTIONS /streams/s/events", app + "|" + asks, 204, "https://app.example.com",
+			"DELETE, GET, HEAD, POST",
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"preflight of another", free, "OPTIONS /streams/s", evil + "|" + asks, 405, "", "", "", "Origin"},
-		{"preflight of a part", free, "OPTIONS /streams/s", "Origin: https://app.example.com.evil.example|" + asks, 405, "", "", "", "Origin"},
+		{"preflight of a part", free, "OPTIONS /streams/s", "Origin: https://app.example.com.evil.example|" + asks, 405,
+			"", "", "", "Origin"},
 		{"preflight of null", free, "OPTIONS /streams/s", "Origin: null|" + asks, 405, "", "", "", "Origin"},
 		{"no preflight", free, "OPTIONS /streams/s", app, 405, "https://app.example.com", "", "", "Origin"},
-		{"read", free, "GET /streams", "Origin: http://localhost:8080|Sec-Fetch-Site: same-site", 200, "http://localhost:8080", "", "", "Origin"},
+		{"read", free, "GET /streams", "Origin: http://localhost:8080|Sec-Fetch-Site: same-site", 200,
+			"http://localhost:8080", "", "", "Origin"},
 		{"read by another", free, "GET /streams", evil, 200, "", "", "", "Origin"},
 		{"read by nobody's page", free, "GET /streams", "", 200, "", "", "", "Origin"},
 		{"an error", free, "GET /nowhere", app, 404, "https://app.example.com", "", "", "Origin"},
 		{"append", free, "POST /streams/s", app + "|" + cross, 201, "https://app.example.com", "", "", "Origin"},
 		{"append by another", free, "POST /streams/s", evil + "|" + cross, 403, "", "", "", "Origin"},
-		{"append by another port", free, "POST /streams/s", "Origin: http://localhost:8081|Sec-Fetch-Site: same-site", 403, "", "", "", "Origin"},
+		{"append by another port", free, "POST /streams/s", "Origin: http://localhost:8081|Sec-Fetch-Site: same-site",
+			403, "", "", "", "Origin"},
 		{"delete", free, "DELETE /streams/s", app + "|" + cross, 204, "https://app.example.com", "", "", "Origin"},
 		// A preflight has no token, and what follows needs one.
-		{"preflight with tokens", guarded, "OPTIONS /streams/s", app + "|" + asks, 204, "https://app.example.com", "DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
+		{"preflight with tokens", guarded, "OPTIONS /streams/s", app + "|" + asks, 204, "https://app.example.com",
+			"DELETE, GET, HEAD, POST",
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"without a token", guarded, "GET /streams", app, 401, "https://app.example.com", "", "", "Origin"},
-		{"with a token", guarded, "POST /streams/s", app + "|" + cross + "|" + bearer("a"), 201, "https://app.example.com", "", "", "Origin"},
-		{"with a session", guarded, "POST /streams/s", app + "|" + cross + "|" + session, 201, "https://app.example.com", "", "", "Origin"},
+		{"with a token", guarded, "POST /streams/s", app + "|" + cross + "|" + bearer("a"), 201,
+			"https://app.example.com", "", "", "Origin"},
+		{"with a session", guarded, "POST /streams/s", app + "|" + cross + "|" + session, 201,
+			"https://app.example.com", "", "", "Origin"},
 		{"another with a session", guarded, "POST /streams/s", evil + "|" + cross + "|" + session, 403, "", "", "", "Origin"},
 		// All origins: whoever has the token, but not whose browser has a cookie.
 		{"all, preflight", every, "OPTIONS /streams/s", evil + "|" + asks, 204, "*", "DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"all, with a token", every, "POST /streams/s", evil + "|" + cross + "|" + bearer("a"), 201, "*", "", "", "Origin"},
 		{"all, without a token", every, "POST /streams/s", evil + "|" + cross, 403, "*", "", "", "Origin"},
-		{"all, with a session", every, "POST /streams/s", evil + "|" + cross + "|" + everySession, 403, "*", "", "", "Origin"},
-		{"all, with a session and a wrong token", every, "POST /streams/s", evil + "|" + cross + "|" + everySession + "|Authorization: Bearer x", 401, "*", "", "", "Origin"},
-		{"a host that is not allowed", free, "GET /streams", app + "|Host: evil.example", 403, "https://app.example.com", "", "", "Origin"},
+		{"all, with a session", every, "POST /streams/s", evil + "|" + cross + "|" + everySession, 403, "*", "", "",
+			"Origin"},
+		{"all, with a session and a wrong token", every, "POST /streams/s",
+			evil + "|" + cross + "|" + everySession + "|Authorization: Bearer x", 401, "*", "", "", "Origin"},
+		{"a host that is not allowed", free, "GET /streams", app + "|Host: evil.example", 403,
+			"https://app.example.com", "", "", "Origin"},
 	} {
 		t.Run(test.name+" "+test.request, func(t *testing.T) {
 			is := is.New(t)
@@ -102,7 +116,8 @@ func TestAllowedOrigins(t *testing.T) {
 				credentials = "true"
 			}
 			is.Equal(header.Get("Access-Control-Allow-Credentials"), credentials)
-			is.Equal(strings.Contains(header.Get("Access-Control-Expose-Headers"), "Stream-Next-Offset"), test.origin != "" && test.status != 204 || method == "DELETE")
+			is.Equal(strings.Contains(header.Get("Access-Control-Expose-Headers"), "Stream-Next-Offset"),
+				test.origin != "" && test.status != 204 || method == "DELETE")
 		})
 	}
 	is.Equal(allowed[0], "https://App.example.com:443") // the caller's
@@ -117,7 +132,8 @@ func TestOrigins(t *testing.T) {
 		{"http://[::1]:80", "http://[::1]"},
 		{"tauri://localhost", "tauri://localhost"},
 		{"", ""}, {"*", ""}, {"null", ""}, {"localhost", ""}, {"localhost:8080", ""}, {"http://", ""},
-		{"http://a/", ""}, {"http://a?", ""}, {"http://a#", ""}, {"http://u@a", ""}, {"https://*.example.com", ""}, {"http://a b", ""},
+		{"http://a/", ""}, {"http://a?", ""}, {"http://a#", ""}, {"http://u@a", ""}, {"https://*.example.com",
+			""}, {"http://a b", ""},
 	} {
 		is := is.New(t)
 		got, err := streamhttp.Origin(test.origin)

@@ -43,7 +43,8 @@ func (f *File) Session(r *http.Request) (*http.Cookie, error) {
 		until = t.Expires
 	}
 	cookie.MaxAge = max(1, int(time.Until(until).Seconds()))
-	cookie.Value = fmt.Sprintf("%s.%d.%s", base.EncodeToString([]byte(t.Name)), until.Unix(), base.EncodeToString(f.sign(t.Name, until.Unix(), t.Digest)))
+	cookie.Value = fmt.Sprintf("%s.%d.%s", base.EncodeToString([]byte(t.Name)), until.Unix(),
+		base.EncodeToString(f.sign(t.Name, until.Unix(), t.Digest)))
 	return cookie, nil
 }
 

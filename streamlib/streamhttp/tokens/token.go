@@ -61,8 +61,10 @@ func (t Token) Check() error {
 
 func checkName(name string) error {
 	bad := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
-	if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.HasPrefix(name, "#") || strings.ContainsFunc(name, bad) {
-		return errors.New("a token's name is 1 to 255 bytes of UTF-8 without white space and control characters, and does not begin with #")
+	if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.HasPrefix(name, "#") ||
+		strings.ContainsFunc(name, bad) {
+		return errors.New("a token's name is 1 to 255 bytes of UTF-8 without white space and control characters, and " +
+			"does not begin with #")
 	}
 	return nil
 }
@@ -124,7 +126,8 @@ func parse(words []string) (t Token, err error) {
 		return t, errors.New("a line is NAME SHA256 read|write|admin [prefix=P ...] [expires=TIME]")
 	}
 	t.Name = words[0]
-	if n, err := hex.Decode(t.Digest[:], []byte(words[1])[:min(len(words[1]), 2*len(t.Digest))]); err != nil || n != len(t.Digest) || len(words[1]) != 2*n {
+	if n, err := hex.Decode(t.Digest[:], []byte(words[1])[:min(len(words[1]), 2*len(t.Digest))]); err != nil ||
+		n != len(t.Digest) || len(words[1]) != 2*n {
 		return t, errors.New("the second word is no SHA-256 digest, of 64 hex digits")
 	}
 	var ok bool

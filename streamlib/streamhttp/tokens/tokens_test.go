@@ -21,13 +21,15 @@ func digest(secret string) string { return fmt.Sprintf("%x", sha256.Sum256([]byt
 
 func TestLines(t *testing.T) {
 	d, e := digest("d"), digest("e")
-	for _, test := range []struct{ file, want string }{ // the tokens as lines, or where it begins with ~ a part of the error
+	// The tokens as lines, or where it begins with ~ a part of the error.
+	for _, test := range []struct{ file, want string }{
 		{"a " + d + " read", "a " + d + " read"},
 		{"\ufeffa " + strings.ToUpper(d) + " write\r\n\r\nb\t" + e + "  admin", "a " + d + " write\nb " + e + " admin"},
 		{"# all\n  # of them\na " + d + " read # she left\n#", "a " + d + " read"},
 		{"a " + d + " read prefix=jobs/ prefix=a%20b%25#c", "a " + d + " read prefix=jobs/ prefix=a%20b%25#c"},
 		{"a " + d + " read prefix=caf%C3%A9/😀%2Fx", "a " + d + " read prefix=café/😀/x"},
-		{"a " + d + " read expires=2027-01-31T02:00:00+02:00 prefix=x", "a " + d + " read prefix=x expires=2027-01-31T00:00:00Z"},
+		{"a " + d + " read expires=2027-01-31T02:00:00+02:00 prefix=x",
+			"a " + d + " read prefix=x expires=2027-01-31T00:00:00Z"},
 		{"é😀 " + d + " read", "é😀 " + d + " read"},
 		{"", ""},
 		{"a " + d, "~line 1: a line is NAME"},
@@ -57,7 +59,8 @@ func TestLines(t *testing.T) {
 			is := is.New(t)
 			list, err := tokens.Parse([]byte(test.file))
 			if part, bad := strings.CutPrefix(test.want, "~"); bad {
-				if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), d[:8]) {
+				if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "secret") ||
+					strings.Contains(err.Error(), d[:8]) {
 					t.Errorf("the error is %v, and should say %q and nothing of what stands there", err, part)
 				}
 				return
@@ -81,7 +84,8 @@ func FuzzLine(f *testing.F) {
 	f.Add("#", "a b%\u00a0\u2028", int64(0))
 	f.Add("é", "%2F#\u200b", int64(1<<40))
 	f.Fuzz(func(t *testing.T, name, prefix string, seconds int64) {
-		token := tokens.Token{Name: name, Digest: sha256.Sum256([]byte(name)), Right: streamhttp.Write, Prefixes: []string{prefix}, Expires: time.Unix(seconds, 0).UTC()}
+		token := tokens.Token{Name: name, Digest: sha256.Sum256([]byte(name)), Right: streamhttp.Write,
+			Prefixes: []string{prefix}, Expires: time.Unix(seconds, 0).UTC()}
 		if token.Check() != nil {
 			return
 		}
@@ -139,7 +143,8 @@ func TestFilesThatAreRefused(t *testing.T) {
 				is.NoErr(f.Close())
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "secret") {
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) ||
+				strings.Contains(err.Error(), "secret") {
 				t.Errorf("the error is %v, and should name the file and say %q", err, test.want)
 			}
 		})
@@ -178,7 +183,8 @@ func TestAppendAtOnce(t *testing.T) {
 func TestAppendKeepsWhatThereIs(t *testing.T) {
 	is := is.New(t)
 	path := filepath.Join(t.TempDir(), "tokens")
-	token := tokens.Token{Name: "b", Digest: sha256.Sum256([]byte("b")), Right: streamhttp.Admin, Prefixes: []string{"a b"}}
+	token := tokens.Token{Name: "b", Digest: sha256.Sum256([]byte("b")), Right: streamhttp.Admin,
+		Prefixes: []string{"a b"}}
 	writeFile(t, path, "a "+digest("a")+" read") // without an end of the line
 	is.NoErr(tokens.Append(path, token))
 	text, err := os.ReadFile(path)
