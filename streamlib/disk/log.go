@@ -233,10 +233,13 @@ func (s *scanner) next() ([]byte, error) {
 		}
 		b := make([]byte, n)
 		copy(b, s.ahead)
-		if _, err := s.f.ReadAt(b[have:], s.pos+have); err != nil {
+		read, err := s.f.ReadAt(b[have:], s.pos+have)
+		if err == io.EOF { // somebody cut the file: it ends where it does
+			s.size = s.pos + have + int64(read)
+		} else if err != nil {
 			return nil, err
 		}
-		s.ahead = b
+		s.ahead = b[:have+int64(read)]
 	}
 	line := s.ahead[:s.n:s.n]
 	s.ahead, s.pos, s.n = s.ahead[s.n:], s.pos+int64(s.n), 0
@@ -285,7 +288,9 @@ func (l *log) seek(o streamlib.Offset, size int64) (begin, end int64, err error)
 // lineFrom returns the first line that begins in [from, high), where from > 0; none where there is none.
 func lineFrom(f io.ReaderAt, from, high, size int64) (begin int64, line []byte, err error) {
 	s := scanner{f: f, pos: from - 1, size: size, chunk: 4 << 10}
-	if _, err = s.next(); err != nil || s.pos >= high {
+	if _, err = s.next(); err == io.EOF {
+		return s.pos, nil, nil
+	} else if err != nil || s.pos >= high {
 		return s.pos, nil, err
 	}
 	begin = s.pos

@@ -71,7 +71,9 @@ func (s *Store) Stat(ctx context.Context, name string) (streamlib.Info, error) {
 func firstEvent(f file, size int64, path string) (e streamlib.Event, err error) {
 	s := scanner{f: f, size: size, chunk: 4 << 10}
 	line, err := s.next()
-	if err != nil {
+	if err == io.EOF {
+		return e, &streamlib.CorruptError{File: path, Reason: "the file ends before its first event"}
+	} else if err != nil {
 		return e, err
 	}
 	record, err := unseal(line)
