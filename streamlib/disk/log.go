@@ -268,7 +268,7 @@ func (l *log) seek(o streamlib.Offset, size int64) (begin, end int64, err error)
 		begin := s.pos
 		line, err := s.next()
 		if err == io.EOF {
-			return 0, 0, l.damaged(size, fmt.Errorf("the file ends before offset %d", o))
+			return 0, 0, l.damaged(s.size, fmt.Errorf("the file ends before offset %d", o))
 		} else if err != nil {
 			return 0, 0, err
 		}
