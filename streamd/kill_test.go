@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -344,7 +346,8 @@ func start(t *testing.T, dir string, under ...string) *server {
 	if err != nil && len(under) == 0 {
 		t.Fatalf("streamd did not start: %s", s.stderr.String())
 	}
-	go io.Copy(io.Discard, stdout) // ends with the process, which wait waits for
+	go io.Copy(io.Discard, stdout)                 // ends with the process, which wait waits for
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() }) // where the test has not ended it
 	return s
 }
 
@@ -438,13 +441,29 @@ func (s *server) read(stream string) (data []string) {
 	return data
 }
 
+var binDir string // the folder with the server
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup(1): the servers would inherit that
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	var err error
+	if binDir, err = os.MkdirTemp("", "streamd"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binDir)
+	return m.Run()
+}
+
 // binary is the server, built once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "streamd")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "streamd")
+	path := filepath.Join(binDir, "streamd")
 	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
