@@ -34,6 +34,7 @@
 //	NAME.unreplayed-OFFSET   what the journal had from that offset on, where the file before it is damaged or gone
 //	NAME.deleted-0           the file, where a journal says that it was deleted, and does not know its events
 //	NAME.damaged-POSITION    the file as it was before Repair cut it there
+//	NAME.json.cut            a repair that did not finish; the next one begins it again
 //	NAME.salvaged-OFFSET     the whole lines that stood behind that, from the event with that offset on
 //	NAME.json.converting     a conversion that did not finish; the next start begins it again
 //
@@ -166,6 +167,15 @@
 // it is to get; the older one stays then, and the log says so. A folder in which any of this fails, as it cannot be
 // written, is not opened. In a folder that has a format an older file is a damaged one: without the format, which may
 // be removed while no server runs, the next start converts it.
+//
+// Repair, of a stream's file, once a copy of all of it is durable:
+//
+//	openat(NAME.json.cut), pwrite, fdatasync    what stands before the damage
+//	rename(NAME.json.cut, NAME.json), fsync(streams)
+//	                                    a new file, for the name may have been a link to another stream's
+//	unlink(damaged/NAME.json), fsync(damaged)   it takes appends again
+//
+// A crash in between leaves the mark, and the next repair does what is left.
 //
 // Replay, at the start. First what the process that ended saw done and may not be:
 //

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -53,6 +54,8 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 				err = s.repair(l, salvage)
 			}
 			err = errors.Join(err, l.file.close())
+		} else {
+			delete(left, strings.TrimSuffix(file, suffix)) // it is told here
 		}
 		if err != nil {
 			failed++
@@ -113,12 +116,36 @@ func (s *Store) repair(l *log, salvage bool) error {
 			return err
 		}
 	}
-	if err := errors.Join(l.file.truncate(end), l.file.sync()); err != nil {
+	if err := s.shorten(l, end); err != nil {
 		return err
 	}
 	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); "+
 		"the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
 	return s.mend(l, "what stands before the damage is whole")
+}
+
+// shorten leaves the first end bytes of the stream's file, in a new one: what has its name may be a link to another's.
+func (s *Store) shorten(l *log, end int64) error {
+	made := l.path + ".cut"
+	if err := s.fs.remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := s.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(l.file, 0, end))
+	if err = errors.Join(err, f.sync(), f.close()); err != nil {
+		return errors.Join(err, s.fs.remove(made))
+	}
+	if err := errors.Join(l.file.close(), s.fs.rename(made, l.path), s.fs.syncDir(streamsDir)); err != nil {
+		return err
+	}
+	cut, err := s.fs.open(l.path, os.O_RDWR)
+	if err == nil {
+		l.file = cut
+	}
+	return err
 }
 
 // beside is the path of what is kept of the stream.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -571,4 +572,35 @@ func TestChangedFile(t *testing.T) {
 func isConflict(err error) bool {
 	_, ok := errors.AsType[*streamlib.ConflictError](err)
 	return ok
+}
+
+// TestRepairSparesTheOtherNameOfAFile: what is cut is the stream's, and not what its name is a link to.
+func TestRepairSparesTheOtherNameOfAFile(t *testing.T) {
+	for kind, link := range map[string]func(from, to string) error{
+		"symbolic": func(from, to string) error { return os.Symlink(filepath.Base(from), to) },
+		"hard":     os.Link,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			is := is.New(t)
+			dir := t.TempDir()
+			s := openFolder(t, dir, Options{})
+			is.NoErr(put(s, "b", newEvent("b", 0), newEvent("b", 1)))
+			is.NoErr(s.Close())
+			b := filepath.Join(dir, path("b"))
+			want, err := os.ReadFile(b)
+			is.NoErr(err)
+			if err := link(b, filepath.Join(dir, path("c"))); err != nil {
+				t.Skip("no links here:", err)
+			}
+			var said []string
+			is.NoErr(Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }))
+			is.True(strings.Contains(strings.Join(said, "\n"), `stream "c"`))
+			left, err := os.ReadFile(b)
+			is.NoErr(err)
+			is.Equal(string(left), string(want))
+			s = openFolder(t, dir, Options{})
+			is.NoErr(put(s, "b", newEvent("b", 2)))
+			is.NoErr(put(s, "c", newEvent("c", 0)))
+		})
+	}
 }
