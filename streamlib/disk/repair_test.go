@@ -604,3 +604,30 @@ func TestRepairSparesTheOtherNameOfAFile(t *testing.T) {
 		})
 	}
 }
+
+// TestReplaySparesAnotherStreamsFile: lines of another stream are not written over, whatever the journal has for the
+// name that their file was given.
+func TestReplaySparesAnotherStreamsFile(t *testing.T) {
+	is := is.New(t)
+	f, _ := write(t, Options{}, true, false, func(add func(string, int)) { add("b", 3); add("c", 3) })
+	want := f[path("b")]
+	f[path("c")] = want
+	delete(f, path("b"))
+	s, fs, err := f.open(Options{})
+	is.NoErr(err)
+	is.True(bytes.Equal(fs.contents(path("c")), want))
+	got, err := read(s, "b", 0)
+	is.NoErr(err)
+	is.Equal(len(got), 3)
+	is.True(errors.Is(put(s, "c", newEvent("c", 3)), streamlib.ErrUnavailable))
+	is.NoErr(s.Close())
+	_, err = repairOn(fs, false)
+	is.NoErr(err)
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	for _, name := range []string{"b", "c"} {
+		got, err := read(s, name, 0)
+		is.NoErr(err)
+		is.Equal(len(got), 3)
+	}
+}

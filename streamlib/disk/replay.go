@@ -307,8 +307,11 @@ func (s *Store) goesOn(l *log, r *life) (pos int64, next streamlib.Offset, err e
 		} else if bytes.Equal(journals[:n], line) {
 			continue
 		}
-		if _, bad := parseLine(line, l.quoted); bad == nil {
+		switch _, bad := parseLine(line, l.quoted); bad {
+		case nil:
 			return 0, 0, l.damaged(begin, errors.New("the journal has other events in this place"))
+		case errForeign: // somebody moved or linked another stream's file to this name
+			return 0, 0, l.damaged(begin, errForeign)
 		}
 	}
 	return pos, next, nil
