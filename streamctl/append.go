@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// A batch of lines from stdin is so many, or so many bytes, or what there is when the input pauses.
+	// A batch of lines from stdin ends at this many lines or bytes, or when the input pauses.
 	batchLines = 1000
 	batchBytes = 1 << 20
 	// maxLine is the longest line that any server takes.

@@ -36,7 +36,7 @@ var flags = func() (flags []daemon.Flag) {
 		{"json", "", "", "print JSON"},
 		{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
 		{"can", "", "RIGHT", "what the token allows: read, write or admin"},
-		{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z"},
+		{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z (never)"},
 		{"file", "", "FILE", "the server's file of tokens to add it to, made where there is none"},
 		{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
 		{"conns", "", "N", "connections to append over (16)"},

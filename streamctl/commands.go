@@ -45,7 +45,7 @@ Prints the events that a stream has now, from the first one unless told otherwis
 		},
 		{
 			name: "stream wait", usage: "-n NAME [--type TYPE] [-o OFFSET] [--timeout 30s]",
-			does:  "print the first event, once there is one",
+			does:  "print the first event that matches, once there is one",
 			flags: "name type offset timeout server token-file dir", many: "type", run: streamWait,
 			also: map[string]string{"offset": " (-1)", "timeout": ": how long to wait for what is not there yet (30s)"},
 			manual: `

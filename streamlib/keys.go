@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// How far back a key is remembered: so many events, or so many bytes of them.
+// A key is remembered for this many of the stream's last events, or for this many bytes of them.
 const (
 	keyEvents = 10_000
 	keyBytes  = 64 << 20

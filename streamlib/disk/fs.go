@@ -54,7 +54,7 @@ func openSized(fsys fsys, path string) (f file, size int64, err error) {
 	return f, size, nil
 }
 
-// readStart returns what a file begins with, at most so many bytes.
+// readStart returns the first bytes of a file, and no more of them than most.
 func readStart(fsys fsys, path string, most int64) ([]byte, error) {
 	f, size, err := openSized(fsys, path)
 	if err != nil {

@@ -26,8 +26,8 @@ type Summary struct {
 // Verify reads all of the folder's streams, with what the journals have for them: every checksum, that offsets are
 // contiguous from 0, and that times never go back. It changes nothing, but that a stream that it finds damaged is
 // marked so, and takes no appends until it is repaired. What it found is in the summary; the error is what kept it
-// from reading, ErrLocked where a server has the folder. Progress, where not nil, is called before each of so many
-// files and behind the last.
+// from reading, ErrLocked where a server has the folder. Progress, where not nil, is called before each of the
+// files and behind the last; of is how many files there are.
 func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 	var sum Summary
 	s, err := offline(dir)

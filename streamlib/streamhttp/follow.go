@@ -25,7 +25,7 @@ const (
 // A Follow says which events Follow yields; the zero value is all of them.
 type Follow struct {
 	From  streamlib.Offset // of the first one; Beginning and 0 are the same, Now is what comes
-	Last  int              // instead of From: so many of the last events, then what comes
+	Last  int              // instead of From: how many of the last events, before what comes
 	Types []string         // only events that HasType; Last counts these alone
 
 	// Reconnecting, where not nil, is called before each wait to connect again, with why it was not possible so far.

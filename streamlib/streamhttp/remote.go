@@ -176,7 +176,7 @@ func (r *Remote) Read(ctx context.Context, from, to streamlib.Offset) iter.Seq2[
 type Query struct {
 	From  streamlib.Offset // of the first one; Beginning and 0 are the same
 	Limit int              // of events; 0 is none
-	Last  int              // instead of From and Limit: so many of the last events
+	Last  int              // instead of From and Limit: how many of the last events
 	Types []string         // only events that HasType; Limit and Last count these alone
 	Wait  time.Duration    // where there is no such event, how long to wait for one, at most an hour; not with Last
 }

@@ -39,7 +39,7 @@ type Load struct {
 	Rate        int           // events a second over all connections; 0 is as fast as the answers come
 	Warmup      time.Duration // at the beginning, not counted
 	Duration    time.Duration // after it; 0 is until Events are sent
-	Events      int           // at most so many, rounded up to a whole batch; 0 is no limit
+	Events      int           // how many to send, rounded up to a whole batch; 0 is no limit
 	Keep        bool          // the streams, when done
 	Patience    time.Duration // for an answer, or anything of what subscribers lack, when the time is over; 0 is 10 s
 
