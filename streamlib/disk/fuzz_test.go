@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -73,8 +74,9 @@ func FuzzRecoverStream(f *testing.F) {
 		if err != nil || older {
 			return
 		}
-		if err := put(s, "s", newEvent("s", int(info.Tail))); err != nil {
-			t.Fatalf("the tail is %d: %v", info.Tail, err)
+		err = put(s, "s", newEvent("s", int(info.Tail)))
+		if readErr == nil && err != nil || readErr != nil && !errors.Is(err, streamlib.ErrUnavailable) {
+			t.Fatalf("the tail is %d, a read ends with %v, an append with %v", info.Tail, readErr, err)
 		}
 		if !bytes.HasPrefix(fs.contents(path("s")), b) {
 			t.Fatal("an append changed what stood before it")
