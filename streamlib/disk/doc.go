@@ -223,4 +223,16 @@
 // unseen of a file that a symbolic link in streams/ leads to, and where the ctime is made by another machine's clock
 // that is behind. A file that is overwritten with as many bytes is not noticed at the next append, but when it is
 // read.
+//
+// # Where things are
+//
+//	store.go, folder.go        opening and closing, the folder and its format
+//	commit.go, collect.go      a commit, and what is asked before it has a frame
+//	journal.go, checkpoint.go  frames, and what lets a journal go
+//	plan.go, replay.go         what the journals say at a start, and doing it
+//	logs.go, log.go, line.go   the open files, reading in one, a line and its checksum
+//	read.go, name.go           reading, stat and list; names of streams and of files
+//	damage.go, aside.go        the marks of damage, and what is set aside
+//	verify.go, repair.go       looking at a folder, and mending it
+//	older.go, fs.go            the older form, and all that the package asks of a file system
 package disk

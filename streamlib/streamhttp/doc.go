@@ -42,4 +42,15 @@
 // A [Remote] is a streamlib.Stream: what is written for streams works with those of a server. Errors arrive as they
 // were: the sentinels of streamlib, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError, or else
 // *[Error].
+//
+// # Where things are
+//
+//	handler.go, parameters.go  the routes and what they share; queries
+//	append.go, envelope.go     appends and their bodies
+//	read.go, sse.go            answers with events; subscriptions, pings among them
+//	errors.go                  which error is which status, for the handler and the client
+//	access.go, origins.go      who may do what, and pages of other origins
+//	client.go, remote.go       the client, and a stream of its server
+//	follow.go                  subscriptions of the client
+//	server.go, conn_*.go       limits of a server, and how its connections end
 package streamhttp
