@@ -53,7 +53,7 @@ type Health struct {
 	Dir       string    `json:"dir,omitempty"`
 	Version   string    `json:"version"`
 	Storage   string    `json:"storage"`
-	StartedAt time.Time `json:"startedAt"`
+	StartedAt time.Time `json:"startedAt"` // told in UTC, and as the nearest time of the years 0 to 9999
 	Args      []string  `json:"args,omitzero"`
 	Damaged   []string  `json:"damaged,omitempty"` // streams that are known to be; told like PID, and not to be set
 }
@@ -70,6 +70,7 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 	if c.Health.Status == "" {
 		c.Health.Status = "ok"
 	}
+	c.Health.StartedAt = inJSON(c.Health.StartedAt)
 	c.AllowOrigins = slices.Clone(c.AllowOrigins)
 	h := &handler{Config: c, streams: m, hosts: map[string]bool{"localhost": true}}
 	h.trust()
@@ -293,6 +294,18 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 	}
 	answerJSON(w, http.StatusOK, health)
 	return nil
+}
+
+// inJSON is the nearest time to t that encoding/json writes, in UTC: its years have four digits.
+func inJSON(t time.Time) time.Time {
+	first, end := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
+	switch t = t.UTC(); {
+	case t.Before(first):
+		return first
+	case !t.Before(end):
+		return end.Add(-time.Second)
+	}
+	return t
 }
 
 // ready tells whether appends can be made. The reason may name files, so with Access only those who may know the

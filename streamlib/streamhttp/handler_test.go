@@ -365,6 +365,31 @@ func TestHealthTellsTheSameMachineMore(t *testing.T) {
 	}
 }
 
+// TestHealthWhateverTheClockSays: JSON has no form for some times (RFC 3339 has years of four digits), and a server on
+// a machine whose clock is there answers all the same.
+func TestHealthWhateverTheClockSays(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
+	for _, test := range []struct {
+		started time.Time
+		want    string
+	}{
+		{time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), "9999-12-31T23:59:59Z"},
+		{time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), "9999-12-31T23:59:59Z"},
+		{time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("west", -3600)), "9999-12-31T23:59:59Z"},
+		{time.Date(292_000_000_000, 1, 1, 0, 0, 0, 0, time.UTC), "9999-12-31T23:59:59Z"},
+		{time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC), "0000-01-01T00:00:00Z"},
+		{time.Date(0, 1, 1, 0, 0, 0, 0, time.FixedZone("east", 3600)), "0000-01-01T00:00:00Z"},
+		{time.Date(2024, 1, 8, 0, 0, 0, 0, time.FixedZone("seconds", 30*3600)), "2024-01-06T18:00:00Z"},
+	} {
+		h := streamhttp.NewHandler(m, streamhttp.Config{Health: streamhttp.Health{StartedAt: test.started}})
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/healthz", nil))
+		is.Equal(w.Code, http.StatusOK)
+		is.True(strings.Contains(w.Body.String(), `"startedAt":"`+test.want+`"`))
+	}
+}
+
 // failing is a storage that fails as it is told.
 type failing struct {
 	streamlib.Storage
