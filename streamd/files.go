@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,23 +16,25 @@ import (
 
 // hints are the pid and port files of this process. Whoever writes or removes them has the folder's lock.
 type hints struct {
-	dir       string
-	pid, port int
-	secret    string // of who may use the folder; "" where no such is needed
-}
-
-func pidFiles(dir string, l net.Listener) hints {
-	return hints{dir: dir, pid: os.Getpid(), port: l.Addr().(*net.TCPAddr).Port}
+	dir    string
+	pid    int
+	port   int    // 0 is none
+	secret []byte // what SecretFile has; nil is that there is none
 }
 
 // write makes the files, each by a rename, the port before the pid: where there is a pid there is a port.
 func (h hints) write() (err error) {
-	if h.secret == "" {
+	if h.secret == nil {
 		os.Remove(filepath.Join(h.dir, daemon.SecretFile)) // of one before that crashed
 	} else {
-		err = replace(h.dir, daemon.SecretFile, []byte(h.secret+"\n"))
+		err = replace(h.dir, daemon.SecretFile, h.secret)
 	}
-	return errors.Join(err, writeNumber(h.dir, daemon.PortFile, h.port), writeNumber(h.dir, daemon.PIDFile, h.pid))
+	if h.port == 0 {
+		os.Remove(filepath.Join(h.dir, daemon.PortFile))
+	} else {
+		err = errors.Join(err, writeNumber(h.dir, daemon.PortFile, h.port))
+	}
+	return errors.Join(err, writeNumber(h.dir, daemon.PIDFile, h.pid))
 }
 
 // remove removes the files unless they name another process: the folder may have been replaced under this one.
@@ -53,6 +54,25 @@ func readNumber(dir, name string) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// ignored is for a folder that is in a repository of git.
+const ignored = `# What the server of this folder keeps for itself. The events are in streams.
+/daemon.*
+/journal/
+/mirror/
+/session.key
+`
+
+// ignore makes .gitignore where there is none. Nothing depends on it.
+func ignore(dir string) {
+	f, err := os.OpenFile(filepath.Join(dir, ".gitignore"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return
+	}
+	daemon.Give(f, dir)
+	_, _ = f.WriteString(ignored)
+	f.Close()
 }
 
 // keepArgs keeps the flags that the server was started with for who starts it next, or that there were none.
@@ -86,6 +106,9 @@ func replace(dir, name string, content []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
+	}
+	if name != daemon.ArgsFile { // nobody else's server takes root's word for how it is to be
+		daemon.Give(f, dir)
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Close()); err == nil {

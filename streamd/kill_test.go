@@ -166,7 +166,7 @@ func TestFailedSync(t *testing.T) {
 			is := is.New(t)
 			dir := t.TempDir()
 			server := start(t, dir, strace, "-f", "-o", filepath.Join(t.TempDir(), "strace"), "-e", "trace=fdatasync",
-				"-e", "inject=fdatasync:error=EIO:when=3+", "sh", "-c", `exec "$@" `+flag, "sh")
+				"-e", "inject=fdatasync:error=EIO:when=4+", "sh", "-c", `exec "$@" `+flag, "sh")
 			status, _ := server.get("/readyz")
 			is.Equal(status, 200)
 			acknowledged := 0
@@ -329,7 +329,13 @@ type server struct {
 // start starts streamd on a folder, below another command where one is given.
 func start(t *testing.T, dir string, under ...string) *server {
 	t.Helper()
-	args := append(under, streamdBinary(t), "--dir", dir, "--port", "0")
+	return startOn(t, dir, "0", under...)
+}
+
+// startOn starts streamd on a folder and a port.
+func startOn(t *testing.T, dir, port string, under ...string) *server {
+	t.Helper()
+	args := append(under, streamdBinary(t), "--dir", dir, "--port", port)
 	s := &server{t: t, cmd: exec.Command(args[0], args[1:]...)}
 	s.client.Timeout = 30 * time.Second
 	s.client.Transport = &http.Transport{}

@@ -2,11 +2,7 @@ package main
 
 import (
 	"crypto/rand"
-	"crypto/subtle"
 	"log/slog"
-	"net/http"
-	"os"
-	"strings"
 
 	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
@@ -28,30 +24,6 @@ func openTokens(o options, log *slog.Logger) (*tokens.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	had := hasTerminal()
-	reload := func() bool {
-		if had && !hasTerminal() {
-			return false
-		}
-		_ = file.Reload() // which logs
-		return true
-	}
-	onHangup.Store(&reload)
+	reloads(func() { _ = file.Reload() }) // which logs
 	return file, nil
-}
-
-// hasTerminal tells whether somebody sits before this process.
-func hasTerminal() bool {
-	f, err := os.Open("/dev/tty")
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
-}
-
-// hasSecret tells whether r comes from who may read the folder.
-func hasSecret(r *http.Request, secret string) bool {
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return ok && subtle.ConstantTimeCompare([]byte(given), []byte(secret)) == 1
 }

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +20,7 @@ import (
 
 	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/iterate/durable-streams/streamlib/disk"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
 
@@ -56,8 +60,36 @@ func request(t *testing.T, method, url string, header ...string) (int, string, [
 	return resp.StatusCode, string(b), resp.Cookies()
 }
 
-// TestTokens: nobody gets in without one, from this machine neither, and who the server is only they know who may use
-// its folder.
+// throughFolder is request through the folder's own socket.
+func throughFolder(t *testing.T, dir, method, path string) (int, string) {
+	t.Helper()
+	return throughSocket(t, filepath.Join(dir, daemon.SocketFile), method, path)
+}
+
+func throughSocket(t *testing.T, socket, method, path string) (int, string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return daemon.DialSocket(ctx, socket)
+		}}}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// TestTokens: nobody gets in without one, from this machine neither, but through the folder's own socket. Who the
+// server is only they know who come there.
 func TestTokens(t *testing.T) {
 	is := is.New(t)
 	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "tokens")
@@ -67,22 +99,24 @@ func TestTokens(t *testing.T) {
 	is.Equal(status, 401)
 	status, _, _ = request(t, "GET", url+"/streams", "Authorization: Bearer secret-a")
 	is.Equal(status, 200)
-	secret := strings.TrimSpace(readFile(t, dir, daemon.SecretFile))
-	status, _, _ = request(t, "GET", url+"/streams", "Authorization: Bearer "+secret)
-	is.Equal(status, 401) // it is for /healthz alone
-
-	for _, header := range []string{"X: y", "Authorization: Bearer secret-a", "Authorization: Bearer ",
-		"Authorization: " + secret} {
+	for _, header := range []string{"X: y", "Authorization: Bearer secret-a", "Authorization: Bearer "} {
 		_, body, _ := request(t, "GET", url+"/healthz", header)
 		is.True(strings.Contains(body, `"status":"ok"`))
 		is.True(!strings.Contains(body, "pid") && !strings.Contains(body, dir) && !strings.Contains(body, path))
 	}
-	_, body, _ := request(t, "GET", url+"/healthz", "Authorization: Bearer "+secret)
-	is.True(strings.Contains(body, fmt.Sprintf(`"pid":%d,"dir":%q`, os.Getpid(), dir)))
-	for _, name := range []string{daemon.SecretFile, keyFile} {
+
+	for _, each := range []string{"GET /streams", "GET /metrics", "GET /export", "GET /streams/s/events",
+		"DELETE /streams/s", "GET /v1/stream/s?offset=-1"} {
+		method, at, _ := strings.Cut(each, " ")
+		status, _ := throughFolder(t, dir, method, at)
+		is.True(status/100 == 2 || status == 404)
+	}
+	_, body := throughFolder(t, dir, "GET", "/healthz")
+	is.True(strings.Contains(body, fmt.Sprintf(`"pid":%d,"dir":%q,"url":%q`, os.Getpid(), dir, url)))
+	for name, mode := range map[string]os.FileMode{keyFile: 0o600, daemon.SocketFile: os.ModeSocket | 0o600} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		is.NoErr(err)
-		is.Equal(info.Mode().Perm(), os.FileMode(0o600))
+		is.Equal(info.Mode(), mode)
 	}
 	out, err := exec.Command(streamdBinary(t), "--dir", dir, "--port", "0").CombinedOutput()
 	is.Equal(exitStatus(err), 4)
@@ -92,17 +126,19 @@ func TestTokens(t *testing.T) {
 	_, _, cookies := request(t, "POST", url+"/session", "Authorization: Bearer secret-a")
 	log, err := end()
 	is.NoErr(err)
-	is.True(!strings.Contains(log, "secret") && !strings.Contains(log, secret))
-	_, err = os.Stat(filepath.Join(dir, daemon.SecretFile))
-	is.True(os.IsNotExist(err))
+	is.True(!strings.Contains(log, "secret"))
+	for _, name := range []string{daemon.SecretFile, daemon.SocketFile} {
+		_, err = os.Lstat(filepath.Join(dir, name))
+		is.True(os.IsNotExist(err))
+	}
 
 	url, _ = inProcess(t, dir, "--tokens", path)
-	is.True(readFile(t, dir, daemon.SecretFile) != secret+"\n")
 	status, _, _ = request(t, "GET", url+"/streams", "Cookie: "+cookies[0].Name+"="+cookies[0].Value)
 	is.Equal(status, 200) // a page goes on reading over the restart
 }
 
-// TestWithoutTokens nothing of them is in the folder.
+// TestWithoutTokens nothing of them is in the folder, and who the server is is told through its socket alone all the
+// same.
 func TestWithoutTokens(t *testing.T) {
 	is := is.New(t)
 	dir := t.TempDir()
@@ -113,9 +149,68 @@ func TestWithoutTokens(t *testing.T) {
 		is.True(os.IsNotExist(err))
 	}
 	_, body, _ := request(t, "GET", url+"/healthz")
+	is.True(!strings.Contains(body, "pid") && !strings.Contains(body, dir))
+	_, body = throughFolder(t, dir, "GET", "/healthz")
 	is.True(strings.Contains(body, `"pid":`))
 	status, _, _ := request(t, "POST", url+"/session")
 	is.Equal(status, 404)
+}
+
+// TestFolderWithoutASocket: where there can be none, a port and a secret from the folder take its place. What stands in
+// the socket's place stays there.
+func TestFolderWithoutASocket(t *testing.T) {
+	is := is.New(t)
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "tokens")
+	tokensFile(t, path, "a read")
+	is.NoErr(os.WriteFile(filepath.Join(dir, daemon.SocketFile), []byte("mine"), 0o600))
+	url, end := inProcess(t, dir, "--tokens", path)
+	client, health, err := ask(t.Context(), dir)
+	is.NoErr(err)
+	is.Equal(health.URL, url)
+	_, err = client.List(t.Context(), streamhttp.ListOptions{})
+	is.NoErr(err)
+	info, err := os.Stat(filepath.Join(dir, daemon.SecretFile))
+	is.NoErr(err)
+	is.Equal(info.Mode(), os.FileMode(0o600))
+	port, secret, _ := strings.Cut(strings.TrimSpace(readFile(t, dir, daemon.SecretFile)), " ")
+	for _, at := range []string{"/streams", "/healthz", "/", "/metrics"} {
+		for _, header := range []string{"X: y", "Authorization: Bearer secret-a", "Authorization: " + secret} {
+			status, body, _ := request(t, "GET", "http://127.0.0.1:"+port+at, header)
+			is.Equal(status, 401)
+			is.True(!strings.Contains(body, "pid"))
+		}
+	}
+	status, _, _ := request(t, "GET", url+"/streams", "Authorization: Bearer "+secret)
+	is.Equal(status, 401) // it is for that port alone
+	log, err := end()
+	is.NoErr(err)
+	is.True(strings.Contains(log, "the folder has no socket") && !strings.Contains(log, secret))
+	is.Equal(readFile(t, dir, daemon.SocketFile), "mine")
+	_, err = os.Lstat(filepath.Join(dir, daemon.SecretFile))
+	is.True(os.IsNotExist(err))
+}
+
+// TestSocketOfAKilledServer is no obstacle, and leads to nobody until the next one has it.
+func TestSocketOfAKilledServer(t *testing.T) {
+	is := is.New(t)
+	dir := t.TempDir()
+	unix := filepath.Join(t.TempDir(), "s")
+	for i := range 20 {
+		server := start(t, dir, "sh", "-c", `exec "$0" "$@" --unix `+unix)
+		status, events := server.append("s", "", "1\n")
+		is.Equal(status, 201)
+		is.Equal(events[0].offset(), i)
+		_, health, err := ask(t.Context(), dir)
+		is.NoErr(err)
+		is.Equal(health.PID, server.cmd.Process.Pid)
+		server.client.CloseIdleConnections()
+		server.signal(syscall.SIGKILL)
+		is.True(server.wait() != nil)
+		for _, path := range []string{filepath.Join(dir, daemon.SocketFile), unix} {
+			_, err = daemon.DialSocket(t.Context(), path)
+			is.True(errors.Is(err, syscall.ECONNREFUSED))
+		}
+	}
 }
 
 // TestSecretsFollowNoLinks, for the folder may be somebody else's.
@@ -173,11 +268,11 @@ func TestTokensArePathsForLater(t *testing.T) {
 	t.Chdir(dir)
 	for _, args := range [][]string{{"--tokens", "tokens"}, {"-tokens=./tokens"}, {"--tokens", path}} {
 		is := is.New(t)
-		o, err := parse(args, io.Discard)
+		o, err := parse(args, noEnv, io.Discard)
 		is.NoErr(err)
 		is.Equal(o.tokens, path)
 		is.Equal(o.own, []string{"--tokens=" + path})
-		again, err := parse(o.args, io.Discard)
+		again, err := parse(o.args, noEnv, io.Discard)
 		is.NoErr(err)
 		is.True(again.tokens == path && strings.Contains(strings.Join(o.args, " "), path))
 	}
@@ -219,7 +314,8 @@ func TestFlagsOfAccess(t *testing.T) {
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			is := is.New(t)
-			err := run(t.Context(), append(strings.Fields(test.args), "--check", "--dir", t.TempDir()), io.Discard, io.Discard)
+			err := run(t.Context(), append(strings.Fields(test.args), "--check", "--dir", t.TempDir()), noEnv, nil, io.Discard,
+				io.Discard)
 			is.Equal(exitCode(err), test.code)
 			if err == nil {
 				return

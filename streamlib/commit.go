@@ -2,47 +2,73 @@ package streamlib
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/iterate/durable-streams/streamlib/budget"
 	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
 // appending is one caller's part of a commit.
 type appending struct {
-	data   []json.RawMessage
-	size   int
-	key    string
-	ifTail *Offset
-	delete bool // the stream instead
-	events []Event
-	err    error
+	data    []json.RawMessage
+	size    int
+	key     string
+	ifTail  *Offset
+	ifLife  *int64
+	close   bool
+	decide  func(Offset, *State) error
+	told    func([]Event) // of the events, once they were published
+	op      string        // "trim", "delete", "import" or "look" where it is no append
+	before  Offset        // of a trim
+	change  *Change       // of an import
+	imports int64         // that there had been when the key was looked up
+	events  []Event
+	state   State  // of the stream, and its
+	tail    Offset // with it
+	err     error
 }
 
+func (a *appending) does() string { return cmp.Or(a.op, "append") }
+
 func (s *core) Append(ctx context.Context, b Batch) (Receipt, error) {
-	a := &appending{key: b.Key, ifTail: b.IfTail}
+	a := &appending{key: b.Key, ifTail: b.IfTail, ifLife: b.IfLife, close: b.Close, decide: b.Decide, told: b.told}
 	err := ctx.Err()
 	if err == nil {
-		err = a.take(b, s.options.MaxEvent, len(s.quoted))
+		err = a.take(b, s.options, len(s.quoted))
 	}
 	if err != nil {
 		return Receipt{}, fmt.Errorf("append %q: %w", s.name, err)
 	}
-	if len(a.data) == 0 {
+	if len(a.data) == 0 && !a.close && a.decide == nil {
 		return Receipt{}, nil
 	}
-	if a.key != "" {
+	for receipt := (Receipt{}); ; {
+		if receipt, err = s.append(ctx, a, b.Admit); err != errAgain {
+			return receipt, err
+		}
+		b.Admit = nil // it was asked
+	}
+}
+
+// append is Append of what was taken. It is errAgain where an import may have brought a's key since it was looked up.
+func (s *core) append(ctx context.Context, a *appending, admit func(context.Context) error) (Receipt, error) {
+	if a.key != "" && len(a.data) > 0 {
 		events, release, err := s.claim(ctx, a)
-		if err != nil || release == nil {
-			return Receipt{Events: events, Repeated: err == nil}, err
+		if err != nil {
+			return Receipt{}, err
+		} else if release == nil {
+			return s.repeated(events), nil
 		}
 		defer release()
 	}
-	if b.Admit != nil {
-		if err := b.Admit(ctx); err != nil {
+	if admit != nil {
+		if err := admit(ctx); err != nil {
 			return Receipt{}, err
 		}
 		if err := ctx.Err(); err != nil {
@@ -53,42 +79,67 @@ func (s *core) Append(ctx context.Context, b Batch) (Receipt, error) {
 	if a.err != nil {
 		return Receipt{}, a.err
 	}
-	return Receipt{Events: a.events}, nil
+	return Receipt{Events: a.events, Tail: a.tail, Life: a.state.Life, Closed: a.state.Closed}, nil
+}
+
+// repeated is the answer to an append that was made before.
+func (s *core) repeated(events []Event) Receipt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tail := events[len(events)-1].Offset + 1
+	return Receipt{events, true, tail, s.state.Life, s.state.Closed && s.tail == tail}
 }
 
 // take checks the batch and makes its data a's own, compact.
-func (a *appending) take(b Batch, maxEvent, name int) error {
+func (a *appending) take(b Batch, o Options, name int) error {
 	if b.Key != "" {
 		if err := CheckName(b.Key); err != nil {
 			return fmt.Errorf("%w idempotency key: 1 to %d bytes of UTF-8 without control characters", ErrInvalid, maxName)
 		}
 	}
+	// What is compact already, as nearly all is, stays the caller's.
+	longest := 0
 	for _, data := range b.Data {
-		if a.size += len(data); a.size > MaxBatch+len(b.Data)*maxName {
-			break
-		}
+		longest = max(longest, len(data))
 	}
-	arena := make([]byte, 0, a.size)
-	a.size, a.data = 0, make([]json.RawMessage, len(b.Data))
+	arena, total, own := make([]byte, 0, min(longest, MaxBatch)), 0, false
+	a.data = b.Data
 	for i, data := range b.Data {
 		from := len(arena)
 		var err error
 		arena, err = compact.All(arena, data)
-		switch n := len(arena) - from; {
+		n := len(arena) - from
+		total += n
+		switch {
 		case err != nil && len(b.Data) > 1:
 			return fmt.Errorf("%w event %d: %w", ErrInvalid, i+1, err)
 		case err != nil:
 			return fmt.Errorf("%w event: %w", ErrInvalid, err)
-		case n > maxEvent:
-			return fmt.Errorf("%w: an event of %d bytes, the limit is %d", ErrTooLarge, n, maxEvent)
-		case len(arena) > MaxBatch:
+		case n > o.MaxEvent:
+			return fmt.Errorf("%w: an event of %d bytes, the limit is %d", ErrTooLarge, n, o.MaxEvent)
+		case total > MaxBatch:
 			return fmt.Errorf("%w: a batch of over %d bytes", ErrTooLarge, MaxBatch)
+		case n == len(data):
+			arena = arena[:from]
+			continue
 		}
-		a.data[i] = json.RawMessage(arena[from:])
+		if !own {
+			a.data, own = slices.Clone(b.Data), true
+		}
+		a.data[i] = json.RawMessage(arena[from:len(arena):len(arena)])
 	}
-	a.size = len(arena) + len(b.Data)*(name+len(b.Key)+nameAt+len(beforeData)+timeLen+len(beforeKey)+2)
-	if a.size > maxRecords {
-		return fmt.Errorf("%w: a batch of %d bytes as stored, the limit is %d", ErrTooLarge, a.size, maxRecords)
+	a.size = storedSize(name, len(b.Key), len(b.Data), total)
+	return tooLarge(a.size, o.Budget)
+}
+
+// storedSize is what a batch takes as stored, at most: many small values grow on their way to the disk.
+func storedSize(name, key, events, bytes int) int {
+	return bytes + events*(name+key+nameAt+len(beforeData)+timeLen+len(beforeKey)+2)
+}
+
+func tooLarge(stored int, b *budget.Budget) error {
+	if limit := b.Batch(); stored > limit {
+		return fmt.Errorf("%w: a batch of %d bytes as stored, the limit is %d", ErrTooLarge, stored, limit)
 	}
 	return nil
 }
@@ -100,14 +151,14 @@ func (s *core) commit(batch []*appending) {
 			a.err = fmt.Errorf("%q: %w", s.name, errUnfinished)
 		}
 	}()
-	for len(batch) > 0 {
-		if batch[0].delete {
-			batch[0].err = s.remove()
+	for batch = s.looks(batch); len(batch) > 0; {
+		if batch[0].op == "delete" {
+			batch[0].err = s.remove(batch[0])
 			batch = batch[1:]
 			continue
 		}
 		n := 1
-		for n < len(batch) && !batch[n].delete {
+		for n < len(batch) && batch[0].op != "import" && batch[n].op != "import" && batch[n].op != "delete" {
 			n++
 		}
 		run := batch[:n]
@@ -132,12 +183,24 @@ func (s *core) add(batch []*appending) {
 				s.doubt(false)
 			}
 			for _, a := range batch {
-				a.events, a.err = nil, fmt.Errorf("append %q: %w", s.name, err)
+				a.events, a.err = nil, fmt.Errorf("%s %q: %w", a.does(), s.name, err)
 			}
 		}
 		s.shared.making.Delete(s.name)
 	}()
-	err = s.store(batch)
+	s.sure = false
+	for try := 0; try == 0 || s.lost(err, try); try++ {
+		if batch[0].op == "import" {
+			err = s.bring(batch[0])
+		} else {
+			err = s.store(batch)
+		}
+	}
+	for _, a := range batch {
+		if a.told != nil && err == nil && a.err == nil && len(a.events) > 0 {
+			a.told(a.events)
+		}
+	}
 }
 
 // refused tells whether a storage that returns err has stored nothing.
@@ -150,9 +213,10 @@ func refused(err error) bool {
 	return false
 }
 
-// store gives the batch's events their places, makes them durable and shows them. Conditions are decided here.
+// store gives the batch's events their places, makes them durable and shows them. Conditions are decided here, and
+// what the stream's state becomes.
 func (s *core) store(batch []*appending) error {
-	tail, created, err := s.end()
+	tail, was, err := s.end()
 	if err != nil {
 		return unavailable(err)
 	}
@@ -162,6 +226,7 @@ func (s *core) store(batch []*appending) error {
 		count += len(a.data)
 	}
 	// Truncate drops the monotonic reading as well, by which a wall clock that jumped back would still be After.
+	created := was.UpdatedAt
 	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
 		created = now
 	}
@@ -169,20 +234,24 @@ func (s *core) store(batch []*appending) error {
 		return fmt.Errorf("%w: by the clock it is %v, and events' times end with the year 9999", ErrUnavailable, created)
 	}
 	stamp := appendTime(nil, created)
-	records, events := make([]byte, 0, size), make([]Event, 0, count)
+	records, events, state := make([]byte, 0, size), make([]Event, 0, count), was
+	made, begin := !was.exists(tail), tail
 	for _, a := range batch {
-		next, first := tail+Offset(len(events)), len(events)
-		a.err = nil
-		if a.ifTail != nil && *a.ifTail != next {
-			a.err = &ConflictError{Stream: s.name, Tail: next, Want: *a.ifTail}
+		first := len(events)
+		a.events = nil
+		if a.err = s.decide(a, tail+Offset(first), &state); a.err != nil || a.op == "trim" {
+			if s.others != nil && !s.sure {
+				return errStale
+			}
+		}
+		if a.err != nil {
 			continue
 		}
-		if next+Offset(len(a.data))-1 > MaxOffset {
-			a.err = fmt.Errorf("append %q: %w: the last offset is %d", s.name, ErrUnavailable, MaxOffset)
-			continue
+		if made && len(events) == 0 {
+			tail = state.First // where a's decision lets it begin
 		}
 		for i, data := range a.data {
-			from, o := len(records), next+Offset(i)
+			from, o := len(records), tail+Offset(first+i)
 			records = appendRecord(records, o, s.quoted, data, stamp, a.key)
 			public := records[from:len(records):len(records)]
 			if a.key != "" {
@@ -190,54 +259,159 @@ func (s *core) store(batch []*appending) error {
 			}
 			events = append(events, Event{o, public})
 		}
+		if len(a.data) > 0 || state.UpdatedAt.IsZero() && state.exists(tail) {
+			state.UpdatedAt = created
+		}
 		a.events = events[first:len(events):len(events)]
+		a.state, a.tail = state, tail+Offset(len(events))
 	}
-	if len(events) == 0 {
+	if state.First != was.First {
+		if state.Keys, err = s.remembered(was, state.First, tail+Offset(len(events)), events); err != nil {
+			return unavailable(err)
+		}
+	}
+	change := Change{Events: events}
+	if sets := state; sets.Closed != was.Closed || sets.First != was.First ||
+		sets.Note != was.Note || sets.Held != was.Held || begin == 0 && len(events) > 0 && sets.Life > 0 {
+		change.State = &sets
+	}
+	if len(events) == 0 && change.State == nil {
 		return nil
 	}
-	if tail == 0 {
+	if made {
 		s.shared.making.Store(s.name, nil)
 	}
-	if err := s.storage.Commit(context.Background(), s.name, Change{Events: events}); err != nil {
+	if err := s.put(change, begin, was); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if made {
+		s.tail = tail
+	}
 	for _, a := range batch {
-		if a.key != "" && a.err == nil {
+		if a.key != "" && a.err == nil && len(a.events) > 0 {
 			s.shared.keys.add(s.name, a.key, a.events[len(a.events)-1].Offset)
 		}
 	}
-	s.publish(events, len(records), created)
+	s.publish(events, len(records), state)
 	return nil
 }
 
-// publish shows events, size bytes, which are durable: the tail moves behind them, and then followers are told,
-// this stream's and those of all streams. Nothing else tells of an event. The caller holds mu.
-func (s *core) publish(events []Event, size int, created time.Time) {
-	s.tail, s.last = events[len(events)-1].Offset+1, created
-	s.remember(events, size)
-	s.wake()
-	s.shared.feed.publish(s.name, events, size)
+// decide tells why a cannot be done where the tail is next, or what the state becomes by it.
+func (s *core) decide(a *appending, next Offset, was *State) error {
+	state, begin := *was, was.First
+	if a.decide != nil && (a.ifLife == nil || *a.ifLife == was.Life) {
+		if err := a.decide(next, &state); err != nil {
+			return fmt.Errorf("append %q: %w", s.name, err)
+		}
+		if !was.exists(next) {
+			begin, next = state.First, state.First
+		}
+		state = State{was.Life, begin, was.Closed, was.Keys, state.Note, state.Held, was.UpdatedAt}
+	}
+	switch {
+	case a.ifLife != nil && *a.ifLife != state.Life:
+		return &ConflictError{Stream: s.name, Tail: next, Want: next, Life: true, Op: a.op}
+	case a.op == "trim" && state.Held:
+	case a.op == "delete" && state.Held:
+		return fmt.Errorf("delete %q: %w", s.name, ErrHeld)
+	case len(state.Note) > MaxNote:
+		return fmt.Errorf("append %q: %w: a note of %d bytes, the limit is %d", s.name, ErrTooLarge, len(state.Note), MaxNote)
+	case a.op == "trim":
+		state.First = max(state.First, min(a.before, next))
+	case state.Closed && len(a.data) > 0:
+		return &ClosedError{s.name, next}
+	case a.key != "" && len(a.data) > 0 && a.imports != s.imports.Load() && !s.shared.keys.lacks(s.name, a.key):
+		return errAgain
+	case a.ifTail != nil && *a.ifTail != next:
+		return &ConflictError{Stream: s.name, Tail: next, Want: *a.ifTail, Op: a.op}
+	case next+Offset(len(a.data))-1 > MaxOffset:
+		return fmt.Errorf("append %q: %w: the last offset is %d", s.name, ErrUnavailable, MaxOffset)
+	}
+	state.Closed = state.Closed || a.close
+	*was = state
+	return nil
 }
 
-func (s *core) Delete(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("delete %q: %w", s.name, err)
+// publish shows events, size bytes, which are durable, and the state that goes with them: the tail moves behind them,
+// and then followers are told, this stream's and those of all streams. Nothing else tells of an event. The caller
+// holds mu.
+func (s *core) publish(events []Event, size int, state State) {
+	if s.state = state; len(events) > 0 {
+		s.tail = events[len(events)-1].Offset + 1
+		s.remember(events, size)
+		s.shared.feed.publish(s.name, events, size)
+	} else {
+		s.shared.feed.changed(s.name)
 	}
-	a := &appending{delete: true}
+	s.wake()
+}
+
+func (s *core) Trim(ctx context.Context, before Offset) error {
+	return s.drop(ctx, &appending{op: "trim", before: before})
+}
+
+func (s *core) TrimIf(ctx context.Context, before Offset, life int64) error {
+	return s.drop(ctx, &appending{op: "trim", before: before, ifLife: &life})
+}
+
+func (s *core) Delete(ctx context.Context) error { return s.drop(ctx, &appending{op: "delete"}) }
+
+func (s *core) DeleteIf(ctx context.Context, tail Offset, life int64) error {
+	return s.drop(ctx, &appending{op: "delete", ifTail: &tail, ifLife: &life})
+}
+
+// drop trims or deletes.
+func (s *core) drop(ctx context.Context, a *appending) error {
+	if a.before == Now {
+		a.before = MaxOffset + 1
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %q: %w", a.does(), s.name, err)
+	}
 	s.commits.Do(a)
 	return a.err
 }
 
-func (s *core) remove() error {
+func (s *core) remove(a *appending) error {
+	s.sure = false
+	for try := 0; ; try++ {
+		tail, was, err := s.end()
+		if err != nil && (a.ifTail != nil || s.others != nil) { // else what is damaged can be deleted
+			return fmt.Errorf("delete %q: %w", s.name, unavailable(err))
+		}
+		if err == nil {
+			if err := s.decide(a, tail, &State{Life: was.Life, Held: was.Held}); err != nil && (s.sure || !s.lost(errStale, 1)) {
+				return err
+			} else if err != nil {
+				continue
+			}
+		}
+		err = s.discard(tail, was)
+		if _, conflict := errors.AsType[*ConflictError](err); conflict {
+			if s.lost(err, try+1) {
+				continue
+			}
+			err = fmt.Errorf("%w: others append to it", ErrUnavailable)
+		}
+		if err != nil {
+			err = fmt.Errorf("delete %q: %w", s.name, err)
+		}
+		return err
+	}
+}
+
+// discard deletes what has the tail and the state was.
+func (s *core) discard(tail Offset, was State) error {
 	done := make(chan struct{})
 	s.mu.Lock()
 	s.deleting = done
 	s.mu.Unlock()
 	err := errUnfinished
 	defer func() {
-		if err != nil && !refused(err) {
+		_, conflict := errors.AsType[*ConflictError](err)
+		if err != nil && !conflict && !refused(err) {
 			s.doubt(true)
 		}
 		s.mu.Lock()
@@ -248,28 +422,27 @@ func (s *core) remove() error {
 		s.deleting = nil
 		close(done)
 	}()
-	if err = s.storage.Commit(context.Background(), s.name, Change{Delete: true}); err != nil {
-		return fmt.Errorf("delete %q: %w", s.name, err)
-	}
-	return nil
+	err = s.put(Change{Delete: true}, tail, was)
+	return err
 }
 
 // begin begins the next life. The caller holds mu.
 func (s *core) begin() {
 	s.life++
-	s.loaded, s.tail, s.last = true, 0, time.Time{}
+	s.loaded, s.lived, s.tail, s.state = false, false, 0, State{} // the storage knows the life
 	s.recent, s.size = nil, 0
 	s.shared.keys.forget(s.name)
 	s.shared.doubts.Delete(s.name)
+	s.shared.feed.changed(s.name)
 	s.wake()
 }
 
-// end returns the tail, and when the last event was created.
-func (s *core) end() (tail Offset, last time.Time, err error) {
+// end returns the tail and the state that goes with it.
+func (s *core) end() (tail Offset, state State, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.load()
-	return s.tail, s.last, err
+	return s.tail, s.state, err
 }
 
 // unavailable makes err one that promises that nothing was stored.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib/internal/commit"
@@ -18,8 +19,6 @@ type shared struct {
 }
 
 const (
-	// maxRecords bounds the records of one batch in bytes, for many small values grow on their way to the disk.
-	maxRecords = 64 << 20
 	// keepRecent is how many bytes of the last commits a followed stream keeps for its followers.
 	keepRecent = 16 << 10
 	// keepCommit is how large a commit may be for being kept whatever keepRecent says.
@@ -31,21 +30,27 @@ type core struct {
 	name    string
 	quoted  []byte
 	storage Storage
+	others  Shared // the storage, where it has other writers
 	options Options
 	shared  *shared
 	commits commit.Group[*appending]
+	imports atomic.Int64 // that were published, and what came of others
 
 	mu        sync.Mutex    // guards what follows; held for reading and publishing, never while a commit is on the disk
-	loaded    bool          // tail and last are what the storage has
+	loaded    bool          // tail and state are what the storage has
 	ended     bool          // not loaded after a deletion whose outcome is open
+	lived     bool          // state has the life that was last seen
 	tail      Offset        // behind what was published; unknown before it was loaded
-	last      time.Time     // when the last event was created
-	life      int           // counts deletions
+	state     State         // with the tail
+	life      int           // counts the deletions that were seen, for those who read; state.Life is for who asks
 	deleting  chan struct{} // closed when the deletion that is under way is over; nil where there is none
 	changed   chan struct{} // closed when tail or life changes; nil while nobody waits
 	followers int
-	recent    []Event // the last commits' events while there are followers
-	size      int     // of recent, in bytes
+	losing    time.Time // since when a commit loses against others; of who commits, and
+	sure      bool      // that it is decided on what was asked for it
+	deaf      func()    // ends the listening to others, while there are followers
+	recent    []Event   // the last commits' events while there are followers
+	size      int       // of recent, in bytes
 	claimed   map[string]chan struct{}
 }
 
@@ -55,6 +60,7 @@ const unknown Offset = -1
 func newCore(name string, storage Storage, o Options) *core {
 	o = o.withDefaults()
 	s := &core{name: name, quoted: appendQuoted(nil, name), storage: storage, options: o, shared: o.shared, tail: unknown}
+	s.others, _ = storage.(Shared)
 	if tail, ok := o.shared.doubts.Load(name); ok {
 		s.tail = tail.(Offset)
 	}
@@ -94,32 +100,49 @@ func (s *core) reload() error {
 		return err
 	case s.tail == unknown:
 		s.tail = info.Tail
+	case s.others != nil && s.lived && info.Life != s.state.Life:
+		s.begin()
 	case info.Tail < s.tail && s.ended:
 		s.begin()
 	case info.Tail < s.tail: // offsets that were given are not given again
 		return fmt.Errorf("the storage lost events: its tail is %d, it was %d", info.Tail, s.tail)
 	}
+	if s.state.First = info.First; s.tail < info.First { // nobody can read what was between
+		s.tail, s.recent, s.size = info.First, nil, 0
+		s.shared.keys.forget(s.name)
+		s.wake()
+	}
+	if s.others != nil { // keys are looked up again
+		s.state.Life = info.Life
+		s.imports.Add(1)
+	}
 	if s.tail < info.Tail {
-		for events, err := range s.storage.Read(context.Background(), s.name, s.tail, info.Tail) {
+		for events, err := range s.stored(context.Background(), s.tail, info.Tail, info.Life) {
 			if err != nil {
 				return err
 			}
 			size := 0
 			for _, e := range events {
 				size += len(e.Record())
+				if key := e.Key(); key != "" {
+					s.shared.keys.add(s.name, key, e.Offset)
+				}
 			}
-			s.publish(events, size, info.UpdatedAt)
+			s.publish(events, size, s.state)
 		}
 		if s.tail < info.Tail {
 			return fmt.Errorf("the storage ended at %d, before %d", s.tail, info.Tail)
 		}
 	}
-	s.loaded, s.ended, s.last = true, false, info.UpdatedAt
+	if s.loaded, s.ended, s.lived, s.state = true, false, true, info.State; s.state.Closed {
+		s.wake()
+	}
 	s.shared.doubts.Delete(s.name)
 	return nil
 }
 
 func (s *core) Stat(ctx context.Context) (info Info, err error) {
+	err = s.fresh(ctx)
 	for again := true; again && err == nil; {
 		s.mu.Lock()
 		life := s.life
@@ -144,11 +167,12 @@ func (s *core) readable(info Info, life int) (readable Info, again bool, err err
 	}
 	err = s.load()
 	switch {
-	case err != nil || info.Tail <= s.tail:
-	case s.tail == 0:
-		info = Info{Name: s.name}
+	case err != nil || info.Life == s.state.Life && info.Tail <= s.tail && info.First <= s.state.First &&
+		(s.state.Closed || !info.Closed) && info.Note == s.state.Note && info.Held == s.state.Held: // as it was, or may be, a moment ago
+	case !s.state.exists(s.tail):
+		info = Info{Name: s.name, State: s.state}
 	default:
-		info.Tail, info.UpdatedAt = s.tail, s.last
+		info.Tail, info.State = s.tail, s.state
 	}
 	return info, s.life != life, err
 }

@@ -1,6 +1,7 @@
 package streamlib
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -16,6 +17,7 @@ var (
 	ErrFull        = errors.New("storage is full")              // no space; appends work again when there is some
 	ErrUnavailable = errors.New("cannot be done now")           // the stream or its storage; reading may work
 	ErrDeleted     = errors.New("stream was deleted")           // under a reader
+	ErrHeld        = errors.New("others need the stream")       // a deletion of what is State.Held
 )
 
 var errNoEvent = errors.New("not an event's encoded form")
@@ -25,21 +27,41 @@ type ConflictError struct {
 	Stream string
 	Tail   Offset
 	Want   Offset
+	Life   bool   // the condition named another life of the stream
+	Op     string // what was not done; "" is append
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("append %q: tail is %d, not %d", e.Stream, e.Tail, e.Want)
+	op := cmp.Or(e.Op, "append")
+	if e.Life {
+		return fmt.Sprintf("%s %q: the stream was deleted since, and begun again; tail is %d", op, e.Stream, e.Tail)
+	}
+	return fmt.Sprintf("%s %q: tail is %d, not %d", op, e.Stream, e.Tail, e.Want)
 }
 
-// A GoneError says that a reader cannot resume after the event it names: the stream does not have that event, since it
-// was deleted and made again.
+// A ClosedError says that an append came behind the end: the stream was closed, and its tail stays what it is.
+type ClosedError struct {
+	Stream string
+	Tail   Offset
+}
+
+func (e *ClosedError) Error() string {
+	return fmt.Sprintf("append %q: the stream was closed at %d", e.Stream, e.Tail)
+}
+
+// A GoneError says that a reader cannot go on behind the event that it names: the events before First were dropped, or,
+// where First is not beyond what comes next, the stream was deleted and made again, and has not that event.
 type GoneError struct {
 	Stream string
 	After  Offset
 	Tail   Offset
+	First  Offset // the first event that is kept
 }
 
 func (e *GoneError) Error() string {
+	if e.First > e.After+1 {
+		return fmt.Sprintf("read %q from %d: the events before %d were dropped", e.Stream, e.After+1, e.First)
+	}
 	return fmt.Sprintf("resume %q after %d: tail is %d, the stream was deleted since", e.Stream, e.After, e.Tail)
 }
 

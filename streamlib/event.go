@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,29 +121,6 @@ func (e Event) Key() string {
 		return ""
 	}
 	return unquote(e.Record()[len(e.public)+len(beforeKey):])
-}
-
-// HasType tells whether the data is an object whose "type" or "_type", by these very names, is one of types. No types
-// are every type.
-func (e Event) HasType(types ...string) bool {
-	if len(types) == 0 {
-		return true
-	}
-	var members map[string]json.RawMessage
-	if data := e.Data(); data[0] != '{' || json.Unmarshal(data, &members) != nil {
-		return false
-	}
-	for _, name := range [...]string{"type", "_type"} {
-		if t, ok := text(members[name]); ok && slices.Contains(types, t) {
-			return true
-		}
-	}
-	return false
-}
-
-// text returns the string that data is, if it is one.
-func text(data json.RawMessage) (s string, ok bool) {
-	return s, len(data) > 0 && data[0] == '"' && json.Unmarshal(data, &s) == nil
 }
 
 // AppendJSON appends the event's public form, one line without its end, to b.

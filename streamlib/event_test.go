@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
 	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/matryer/is"
 )
@@ -65,6 +67,11 @@ func TestHasType(t *testing.T) {
 		{`{"type":null}`, []string{""}, false},
 		{`{"type":1}`, []string{"1"}, false},
 		{`{}`, []string{""}, false},
+		{`{"ty\u0070e":"a"}`, []string{"a"}, true},
+		{`{"x":"\\","type":"a\"b"}`, []string{`a"b`}, true},
+		{`{"x":"\\\"","y":[{"type":"a"},"]"],"type":"b"}`, []string{"a"}, false},
+		{`{"x":"\\\"","y":[{"type":"a"},"]"],"type":"b"}`, []string{"b"}, true},
+		{`{"type":"a","type":{"a":"a"}}`, []string{"a"}, false},
 	} {
 		if got := event(t, 0, "s", test.data).HasType(test.types...); got != test.want {
 			t.Errorf("%s has type %q: %v", test.data, test.types, got)
@@ -356,4 +363,50 @@ func event(t testing.TB, o streamlib.Offset, name, data string) streamlib.Event 
 		t.Fatal(err)
 	}
 	return e
+}
+
+// FuzzHasType: a type is found where encoding/json finds it, with white space too, which only a storage could bring.
+func FuzzHasType(f *testing.F) {
+	for _, data := range []string{`{"type":"a"}`, `{ "_type" : "a" , "x" : [ {"type":"b"} ] }`, `{"ty\u0070e":"\u0061"}`,
+		`{"x":"\\","type":"\""}`, `{"type":"b","type":"a"}`, `{"a":{"b":"}"},"type":"a"}`, `[{"type":"a"}]`,
+		`{"_type":"a","type":null,"n":-1.5e3}`, `{"type":"\ud800"}`} {
+		f.Add([]byte(data), "a")
+	}
+	f.Fuzz(func(t *testing.T, data []byte, want string) {
+		if _, err := compact.All(nil, data); err != nil {
+			return
+		}
+		record := slices.Concat([]byte(`{"offset":"0000000000000000","eventStreamId":"s","data":`), data,
+			[]byte(`,"createdAt":"2024-01-08T00:00:00.000Z"`))
+		e, err := streamlib.ParseRecord(record)
+		if err != nil {
+			return
+		}
+		var members map[string]json.RawMessage
+		has := false
+		if bytes.HasPrefix(data, []byte("{")) && json.Unmarshal(data, &members) == nil {
+			for _, name := range []string{"type", "_type"} {
+				var value any
+				_ = json.Unmarshal(members[name], &value)
+				has = has || value == any(want)
+			}
+		}
+		if got := e.HasType(want); got != has {
+			t.Errorf("%s has type %q: %v", data, want, got)
+		}
+	})
+}
+
+func BenchmarkHasType(b *testing.B) {
+	for _, data := range []string{`{"type":"message","text":"` + strings.Repeat("x", 150) + `"}`,
+		`{"type":"message","text":"` + strings.Repeat(`x\n`, 50) + `"}`} {
+		e := event(b, 0, "s", data)
+		b.Run("", func(b *testing.B) {
+			for b.Loop() {
+				if e.HasType("other") {
+					b.Fatal(data)
+				}
+			}
+		})
+	}
 }

@@ -65,6 +65,33 @@ func ExampleNewManager() {
 	// {"offset":"0000000000000001","eventStreamId":"orders","data":{"id":2},"createdAt":"2024-01-08T12:00:00.000Z"}
 }
 
+func ExampleSince() {
+	ctx, now := context.Background(), noon()
+	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{Now: func() time.Time { return now }})
+	orders := streams.Stream("orders")
+	for _, data := range []string{`"at noon"`, `"at one"`, `"at two"`} {
+		if _, err := orders.Append(ctx, streamlib.Batch{Data: streamlib.JSON(data)}); err != nil {
+			log.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+	}
+	from, err := streamlib.Since(ctx, orders, noon().Add(30*time.Minute))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for events, err := range orders.Read(ctx, from, streamlib.MaxOffset) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, event := range events {
+			fmt.Println(string(event.Data()))
+		}
+	}
+	// Output:
+	// "at one"
+	// "at two"
+}
+
 func ExampleManager_List() {
 	ctx := context.Background()
 	streams := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})

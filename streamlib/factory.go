@@ -68,9 +68,9 @@ func validateAgentEvent(_ context.Context, _ string, data json.RawMessage) error
 
 // typeOf returns data's "_type" member, by that very name.
 func typeOf(data json.RawMessage) (string, error) {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(data, &members) == nil {
-		if t, ok := text(members["_type"]); ok {
+	if len(data) > 0 && data[0] == '{' {
+		_, own := typesOf(data)
+		if t, ok := text(own); ok {
 			return t, nil
 		}
 	}

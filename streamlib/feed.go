@@ -8,17 +8,17 @@ import (
 	"sync"
 )
 
-// maxBehind is how many bytes of events a subscriber to all streams may be behind.
-const maxBehind = 64 << 20
-
 // feed is the list of commits that the subscribers to all streams go along. A commit is kept until the slowest has
 // passed it, and who is too far behind is left behind.
 type feed struct {
+	most int64 // bytes of events that a subscriber to all streams may be behind
+
 	mu      sync.Mutex // guards what follows, and each link's fields until its ready is closed
 	last    *link      // the one to come; nil while there are no readers
 	bytes   int64      // that went through
 	checked int64      // the bytes when the readers were last looked at
 	readers map[*reader]struct{}
+	watches map[*Watch]struct{}
 }
 
 type link struct {
@@ -61,6 +61,9 @@ func (f *feed) leave(r *reader) {
 func (f *feed) publish(name string, events []Event, size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for w := range f.watches {
+		w.note(name, len(events), int64(size))
+	}
 	if f.last == nil {
 		return
 	}
@@ -69,10 +72,10 @@ func (f *feed) publish(name string, events []Event, size int) {
 	f.last = &link{ready: make(chan struct{})}
 	l.name, l.events, l.end, l.next = name, events, f.bytes, f.last
 	close(l.ready)
-	if f.bytes-f.checked > maxBehind/64 {
+	if f.bytes-f.checked > f.most/64 {
 		f.checked = f.bytes
 		for r := range f.readers {
-			if f.bytes-r.done > maxBehind {
+			if f.bytes-r.done > f.most {
 				r.at = nil
 			}
 		}

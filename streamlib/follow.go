@@ -1,15 +1,22 @@
 package streamlib
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
+
+	"github.com/iterate/durable-streams/streamlib/budget"
 )
 
 func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
+		if err := s.fresh(ctx); err != nil {
+			yield(nil, fmt.Errorf("read %q: %w", s.name, err))
+			return
+		}
 		pos, life, tail, err := s.position(from)
 		corrupt, damaged := errors.AsType[*CorruptError](err)
 		if damaged && from != Now {
@@ -28,12 +35,14 @@ func (s *core) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, err
 
 // Subscribe takes its place in the stream's life when it is called.
 func (s *core) Subscribe(ctx context.Context, from Offset) iter.Seq2[[]Event, error] {
+	fresh := s.fresh(ctx)
 	pos, life, _, err := s.position(from)
+	err = cmp.Or(fresh, err)
 	if _, corrupt := errors.AsType[*CorruptError](err); corrupt && from == Now {
 		pos = MaxOffset // no place; what stands before the damage is not asked for
 	}
 	return func(yield func([]Event, error) bool) {
-		if err := s.follow(ctx, pos, life, err, yield); err != errStopped {
+		if err := s.follow(ctx, pos, life, err, yield); err != errStopped && err != nil {
 			yield(nil, fmt.Errorf("subscribe %q: %w", s.name, err))
 		}
 	}
@@ -47,13 +56,27 @@ func (s *core) position(from Offset) (pos Offset, life int, tail Offset, err err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.load()
-	if pos = max(from, 0); from == Now {
+	switch pos = from; {
+	case from == Now:
 		pos = s.tail
+	case from < 0:
+		pos = s.state.First
+	case err == nil:
+		err = s.gone(pos)
 	}
 	return pos, s.life, s.tail, err
 }
 
-// follow is the one loop for catching up and for being live. Err is that of looking pos up.
+// gone tells that what comes at pos was dropped. The caller holds mu.
+func (s *core) gone(pos Offset) error {
+	if pos >= s.state.First {
+		return nil
+	}
+	return &GoneError{Stream: s.name, After: pos - 1, Tail: s.tail, First: s.state.First}
+}
+
+// follow is the one loop for catching up and for being live. Err is that of looking pos up. At the end of a stream that
+// is closed it returns nil.
 func (s *core) follow(ctx context.Context, pos Offset, life int, err error, yield func([]Event, error) bool) error {
 	if err != nil {
 		if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
@@ -64,18 +87,27 @@ func (s *core) follow(ctx context.Context, pos Offset, life int, err error, yiel
 		return err
 	}
 	s.mu.Lock()
-	s.followers++
+	if s.followers++; s.followers == 1 && s.others != nil {
+		s.deaf = s.listen()
+	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		if s.followers--; s.followers == 0 {
-			s.recent, s.size = nil, 0
+		deaf := s.deaf
+		if s.followers--; s.followers > 0 || deaf == nil {
+			deaf = func() {}
+		}
+		if s.followers == 0 {
+			s.recent, s.size, s.deaf = nil, 0, nil
 		}
 		s.mu.Unlock()
+		deaf()
 	}()
 	for {
 		recent, tail, changed, err := s.look(pos, life)
 		switch {
+		case err == errEnded:
+			return nil
 		case err != nil:
 			return err
 		case changed != nil:
@@ -99,6 +131,9 @@ func (s *core) follow(ctx context.Context, pos Offset, life int, err error, yiel
 	}
 }
 
+// errEnded says that there will be no more events.
+var errEnded = errors.New("the stream is closed")
+
 // look returns what a follower at pos does next: take the recent events, read up to the tail, or wait for a change.
 func (s *core) look(pos Offset, life int) (recent []Event, tail Offset, changed <-chan struct{}, err error) {
 	s.mu.Lock()
@@ -106,9 +141,14 @@ func (s *core) look(pos Offset, life int) (recent []Event, tail Offset, changed 
 	if err := s.load(); err != nil {
 		return nil, 0, nil, err
 	}
+	err = s.gone(pos)
 	switch {
 	case s.life != life:
 		return nil, 0, nil, ErrDeleted
+	case err != nil:
+		return nil, 0, nil, err
+	case pos >= s.tail && s.state.Closed:
+		return nil, 0, nil, errEnded
 	case pos >= s.tail:
 		if s.changed == nil {
 			s.changed = make(chan struct{})
@@ -125,23 +165,53 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 	if from >= to {
 		return from, nil
 	}
+	turn, room := budget.TakeTurn(ctx)
+	switch {
+	case !room && ctx.Err() != nil:
+		return from, context.Cause(ctx)
+	case !room:
+		return from, fmt.Errorf("%w: too much is being read, and there is no room in memory for more", ErrUnavailable)
+	}
+	defer turn.End()
 	var failed error
-	for events, err := range s.storage.Read(ctx, s.name, from, to) {
-		if failed = err; failed != nil {
-			break
+	s.mu.Lock()
+	of := s.state.Life
+	over := s.life != life
+	s.mu.Unlock()
+	if over {
+		return from, ErrDeleted
+	}
+	for again := true; again; {
+		again = false
+		for events, err := range s.stored(ctx, from, to, of) {
+			if failed = err; failed != nil {
+				break
+			}
+			s.mu.Lock()
+			over, gone := s.life != life, s.gone(from)
+			s.mu.Unlock()
+			switch {
+			case over: // what was read may be of the next life
+				return from, ErrDeleted
+			case gone != nil: // or begin further on
+				return from, gone
+			case ctx.Err() != nil:
+				return from, context.Cause(ctx)
+			}
+			if turn != nil {
+				turn.Has(bytesOf(events))
+			}
+			if !yield(events, nil) {
+				return from, errStopped
+			}
+			if from += Offset(len(events)); from < to && turn.Wanted() {
+				again = true
+				break // for the storage holds more than it has yielded
+			}
 		}
-		s.mu.Lock()
-		over := s.life != life
-		s.mu.Unlock()
-		switch {
-		case over: // what was read may be of the next life
-			return from, ErrDeleted
-		case ctx.Err() != nil:
+		if again && !turn.Next(ctx) {
 			return from, context.Cause(ctx)
-		case !yield(events, nil):
-			return from, errStopped
 		}
-		from += Offset(len(events))
 	}
 	if failed == nil && (from >= to || to == MaxOffset) {
 		return from, nil
@@ -153,6 +223,13 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 		failed = fmt.Errorf("the storage ended at %d, before %d", from, to)
 	}
 	return from, failed
+}
+
+func bytesOf(events []Event) (n int64) {
+	for _, e := range events {
+		n += int64(len(e.Record()))
+	}
+	return n
 }
 
 // settled waits for a deletion that is under way, and returns ErrDeleted where the life is over.

@@ -15,15 +15,28 @@ import (
 // Hooks are what WithHooks runs around appends.
 type Hooks struct {
 	Before  []BeforeHook
+	Whole   *BatchHook // sees all of an append's data at once, behind the before hooks; nil is none
 	After   []AfterHook
 	Timeout time.Duration // for all before hooks of an append together, and again for its after hooks; 0 is 10 s
-	Log     *slog.Logger  // for the errors of after hooks; nil discards
+
+	// Tell, where not nil, is told of each append's events once they are durable, before the after hooks run. Of one
+	// stream it is called once at a time and in the stream's order, as far as that tells it; appends wait for it.
+	Tell func(name string, events []Event)
+
+	Log *slog.Logger // for the errors of after hooks; nil discards
 }
 
 // A BeforeHook sees an event's data, as it is going to be stored, before it is appended. Its error vetoes the append.
 type BeforeHook struct {
 	ID  string
 	Run func(ctx context.Context, name string, data json.RawMessage) error
+}
+
+// A BatchHook sees the data of an append's events, as it is going to be stored, before they are appended. Its error vetoes
+// the append.
+type BatchHook struct {
+	ID  string
+	Run func(ctx context.Context, name string, data []json.RawMessage) error
 }
 
 // An AfterHook sees an event once it is durable. Its error is logged and changes nothing.
@@ -60,7 +73,7 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 				return err
 			}
 		}
-		if len(s.hooks.Before) == 0 {
+		if len(b.Data) == 0 || len(s.hooks.Before) == 0 && s.hooks.Whole == nil {
 			return nil
 		}
 		events := make([]json.RawMessage, len(b.Data)) // the hooks' own, for one that is not waited for may still read
@@ -72,24 +85,49 @@ func (s *hooked) Append(ctx context.Context, b Batch) (Receipt, error) {
 		}
 		limited, cancel := s.limited(ctx)
 		defer cancel()
-		hooks := s.hooks.Before
-		i, err := run(limited, 0, len(events)*len(hooks), func(ctx context.Context, i int) error {
+		hooks, each := s.hooks.Before, len(events)*len(s.hooks.Before)
+		n := each
+		if s.hooks.Whole != nil {
+			n++
+		}
+		i, err := run(limited, 0, n, func(ctx context.Context, i int) error {
+			if i == each {
+				return s.hooks.Whole.Run(ctx, s.Name(), events)
+			}
 			return hooks[i%len(hooks)].Run(ctx, s.Name(), events[i/len(hooks)])
 		})
-		if err != nil && ctx.Err() != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
 			return fmt.Errorf("append %q: %w", s.Name(), context.Cause(ctx))
-		} else if err != nil {
+		case err != nil && i == each:
+			return veto(s.hooks.Whole.ID, err)
+		case err != nil:
 			return veto(hooks[i%len(hooks)].ID, err)
 		}
 		return nil
+	}
+	told := s.hooks.Tell == nil
+	if outer := b.told; !told {
+		b.told = func(events []Event) {
+			told = true
+			if s.hooks.Tell(s.Name(), events); outer != nil {
+				outer(events)
+			}
+		}
 	}
 	receipt, err := s.Stream.Append(ctx, b)
 	if err != nil || receipt.Repeated {
 		return receipt, err
 	}
+	if !told && len(receipt.Events) > 0 { // the stream is not of this package
+		b.told(receipt.Events)
+	}
 	s.tell(context.WithoutCancel(ctx), receipt.Events) // what is durable is told of, also where the caller has gone
 	return receipt, nil
 }
+
+// restore goes around the hooks.
+func (s *hooked) restore(ctx context.Context, c Change) error { return restore(ctx, s.Stream, c) }
 
 // tell runs the after hooks.
 func (s *hooked) tell(ctx context.Context, events []Event) {

@@ -396,3 +396,58 @@ func TestFactories(t *testing.T) {
 	is.True(strings.Contains(log.String(), `level=DEBUG msg="agent event" stream=s offset=0000000000000000 type=agent:said`))
 	is.True(strings.Contains(log.String(), `offset=0000000000000001 type=agent:`+"\n"))
 }
+
+// TestTellIsInOrder of the stream, and once for each append that has stored something, before that returns.
+func TestTellIsInOrder(t *testing.T) {
+	is := is.New(t)
+	var told []streamlib.Event // without a lock: it is called once at a time
+	hooks := streamlib.Hooks{Tell: func(name string, events []streamlib.Event) {
+		is.Equal(name, "s")
+		told = append(told, events...)
+	}}
+	m := streamlib.NewManager(memory.New(), streamlib.Factory(streamlib.Plain).WithHooks(hooks), streamlib.Options{})
+	s := m.Stream("s")
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			for range 20 {
+				_, err := s.Append(context.Background(), streamlib.Batch{Data: streamlib.JSON("1", "2")})
+				is.NoErr(err)
+			}
+		})
+	}
+	wg.Wait()
+	is.Equal(len(told), 2000)
+	for i, e := range told {
+		is.Equal(e.Offset, streamlib.Offset(i))
+	}
+	for range 2 { // the second is a repeat
+		_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("3"), Key: "k"})
+		is.NoErr(err)
+		is.Equal(len(told), 2001)
+	}
+	_, err := s.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("4"), IfTail: new(streamlib.Offset)})
+	is.True(err != nil)
+	_, err = s.Append(t.Context(), streamlib.Batch{Close: true})
+	is.NoErr(err)
+	is.Equal(len(told), 2001)
+}
+
+// TestTellOfAnyStream: one that is not of the package tells of an append when it has returned.
+func TestTellOfAnyStream(t *testing.T) {
+	is := is.New(t)
+	told := 0
+	inner := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{}).Stream("s")
+	s := streamlib.WithHooks(foreign{inner}, streamlib.Hooks{Tell: func(string, []streamlib.Event) { told++ }})
+	outer := streamlib.WithHooks(s, streamlib.Hooks{Tell: func(string, []streamlib.Event) { told += 10 }})
+	_, err := outer.Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
+	is.NoErr(err)
+	is.Equal(told, 11)
+}
+
+// foreign is a stream that knows of a batch what anybody can.
+type foreign struct{ streamlib.Stream }
+
+func (s foreign) Append(ctx context.Context, b streamlib.Batch) (streamlib.Receipt, error) {
+	return s.Stream.Append(ctx, streamlib.Batch{Data: b.Data, Admit: b.Admit})
+}

@@ -8,6 +8,9 @@ import (
 	"hash/maphash"
 	"maps"
 	"sync"
+	"time"
+
+	"github.com/iterate/durable-streams/streamlib/budget"
 )
 
 // A key is remembered for this many of the stream's last events, or for this many bytes of them.
@@ -17,10 +20,9 @@ const (
 )
 
 const (
-	maxWindows = 64 << 20 // bytes that the windows of all streams may take
-	windowCost = 512      // bytes that one takes, about, beside its keys
-	keyCost    = 40       // bytes that a key takes in it, about
-	loadAtOnce = 8        // windows are read at once, for what is read takes memory too
+	windowCost = 512 // bytes that one takes, about, beside its keys
+	keyCost    = 40  // bytes that a key takes in it, about
+	loadAtOnce = 8   // windows are read at once, for what is read takes memory too
 )
 
 // windows are those of a manager's streams, by name. They have one bound together, and chance says which one makes
@@ -28,6 +30,7 @@ const (
 // always be the next.
 type windows struct {
 	seed  maphash.Seed
+	most  int           // bytes that they may take
 	turns chan struct{} // one for each that is being read
 
 	mu    sync.Mutex // guards what follows and what is in each; taken after a stream's own
@@ -44,8 +47,16 @@ type window struct {
 	loading    chan struct{} // closed when it has what the storage has; then nil
 }
 
-func newWindows() *windows {
-	return &windows{seed: maphash.MakeSeed(), turns: make(chan struct{}, loadAtOnce), of: map[string]*window{}}
+func newWindows(b *budget.Budget) *windows {
+	k := &windows{seed: maphash.MakeSeed(), turns: make(chan struct{}, loadAtOnce), of: map[string]*window{}}
+	k.most = int(b.Windows(k.held))
+	return k
+}
+
+func (k *windows) held() int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return int64(k.bytes)
 }
 
 func (w *window) size() int { return windowCost + keyCost*(len(w.young)+len(w.old)) }
@@ -76,6 +87,19 @@ func (k *windows) find(name, key string, tail Offset) (last Offset, wait <-chan 
 		return unknown, nil, w
 	}
 	return last, nil, nil
+}
+
+// lacks tells that the stream's window is there, and that no append in it had the key.
+func (k *windows) lacks(name, key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w, h := k.of[name], maphash.String(k.seed, key)
+	if w == nil || w.loading != nil {
+		return false
+	}
+	_, young := w.young[h]
+	_, old := w.old[h]
+	return !young && !old
 }
 
 // add notes an append with a key, where the stream has a window.
@@ -146,7 +170,7 @@ func (k *windows) drop(name string) {
 // shrink makes room, not at the cost of w or of what is being loaded. The caller holds mu.
 func (k *windows) shrink(w *window) {
 	for name, other := range k.of { // begins anywhere
-		if k.bytes <= maxWindows {
+		if k.bytes <= k.most {
 			return
 		}
 		if other != w && other.loading == nil {
@@ -162,15 +186,22 @@ type place struct {
 	last Offset          // else: of the events that were appended with it, unknown where the key is the caller's now
 	life int
 	tail Offset
+
+	imports int64   // that there had been
+	first   Offset  // that is kept
+	dropped dropped // where repeats
+	repeats bool
 }
 
 // claim returns the events of a's key where it was used, else it holds the key until release is called: a twin waits
 // here for the outcome.
 func (s *core) claim(ctx context.Context, a *appending) (events []Event, release func(), err error) {
-	for {
+	for looked := s.others == nil; ; {
 		p, err := s.lookUp(a.key)
 		switch {
 		case err != nil:
+		case !looked && p.wait == nil && p.load == nil && (p.repeats || p.last != unknown): // it may be over elsewhere
+			looked, err = true, s.fresh(ctx)
 		case p.wait != nil:
 			select {
 			case <-p.wait:
@@ -179,15 +210,23 @@ func (s *core) claim(ctx context.Context, a *appending) (events []Event, release
 			}
 		case p.load != nil:
 			err = s.loadKeys(ctx, p)
+		case p.repeats:
+			if events, err = s.repeats(a, p.dropped); err == nil {
+				return events, nil, nil
+			}
 		case p.last == unknown:
+			a.imports = p.imports
 			return nil, func() { s.unclaim(a.key) }, nil
 		default:
 			if events, err = s.original(ctx, a, p); err == nil {
 				return events, nil, nil
 			}
 		}
+		if _, gone := errors.AsType[*GoneError](err); errors.Is(err, ErrDeleted) || gone && s.others != nil {
+			err = s.fresh(ctx) // others deleted or trimmed it
+		}
 		switch {
-		case err == nil, err == errAgain, errors.Is(err, ErrDeleted):
+		case err == nil, err == errAgain:
 			continue
 		case ctx.Err() == nil && !errors.Is(err, ErrKeyReused):
 			err = unavailable(err)
@@ -206,9 +245,15 @@ func (s *core) lookUp(key string) (place, error) {
 	if err := s.load(); err != nil {
 		return place{}, err
 	}
-	p := place{life: s.life, tail: s.tail}
+	p := place{life: s.life, tail: s.tail, imports: s.imports.Load()}
 	p.last, p.wait, p.load = s.shared.keys.find(s.name, key, s.tail)
+	if p.first = s.state.First; p.last < p.first {
+		p.last = unknown
+	}
 	if p.wait == nil && p.load == nil && p.last == unknown {
+		if p.dropped, p.repeats = s.findDropped(key); p.repeats {
+			return p, nil
+		}
 		if s.claimed == nil {
 			s.claimed = map[string]chan struct{}{}
 		}
@@ -230,7 +275,7 @@ var errAgain = errors.New("look the key up again")
 // original returns the events that were appended with a's key, the last of them at p, where a repeats them.
 func (s *core) original(ctx context.Context, a *appending, p place) (events []Event, err error) {
 	n := Offset(len(a.data))
-	_, err = s.read(ctx, max(0, p.last-n), p.last+1, p.life, func(batch []Event, _ error) bool { // and the one before
+	_, err = s.read(ctx, max(p.first, p.last-n), p.last+1, p.life, func(batch []Event, _ error) bool { // and the one before
 		events = append(events, batch...)
 		return true
 	})
@@ -246,21 +291,32 @@ func (s *core) original(ctx context.Context, a *appending, p place) (events []Ev
 		return nil, errAgain
 	}
 	events = events[first:]
-	same := len(events) == len(a.data)
+	dropped := len(a.data) - len(events) // of those that it repeats
+	same := dropped == 0 || dropped > 0 && events[0].Offset == p.first && p.first >= Offset(dropped)
 	for i := 0; same && i < len(events); i++ {
-		same = bytes.Equal(events[i].Data(), a.data[i])
+		same = bytes.Equal(events[i].Data(), a.data[dropped+i])
 	}
 	if !same {
 		return nil, fmt.Errorf("%w: %q", ErrKeyReused, a.key)
 	}
-	return events, nil
+	return append(s.again(a, p.first, dropped, events[0].CreatedAt()), events...), nil
+}
+
+// again makes the first n events of a's again, which were dropped, before the offset first: a repeat has their data.
+func (s *core) again(a *appending, first Offset, n int, created time.Time) []Event {
+	events := make([]Event, n)
+	for i, data := range a.data[:n] {
+		record := appendRecord(nil, first-Offset(n-i), s.quoted, data, appendTime(nil, created), a.key)
+		events[i], _ = ParseRecord(record)
+	}
+	return events
 }
 
 // loadKeys reads the keys of the last events before p.tail, while nobody waits who has no key. It goes backwards in
 // steps, so that it reads no more than about the window however large the events are. It goes on when the caller
 // leaves: others want it.
 func (s *core) loadKeys(ctx context.Context, p place) error {
-	keys, begin := s.shared.keys, max(0, p.tail-keyEvents)
+	keys, begin := s.shared.keys, max(p.first, p.tail-keyEvents)
 	var whole map[uint64]Offset
 	defer func() { keys.loaded(s.name, p.load, whole, begin) }()
 	select {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/iterate/durable-streams/streamlib/budget"
 )
 
 // keepIdle is how many streams that nobody uses the manager keeps ready.
@@ -64,10 +66,25 @@ func (m *Manager) List(ctx context.Context, prefix, after string, limit int) (na
 	}
 }
 
+// Budget returns the bound of the memory that requests and readers hold.
+func (m *Manager) Budget() *budget.Budget { return m.options.Budget }
+
+// Stored returns how many bytes of memory a batch of so many events and bytes takes as it is stored. The error is
+// ErrTooLarge where no stream takes that.
+func (m *Manager) Stored(name, key string, events, bytes int) (int, error) {
+	size := storedSize(len(appendQuoted(nil, name)), len(key), events, bytes)
+	return size, tooLarge(size, m.options.Budget)
+}
+
 // making tells whether the storage has a stream that nobody can read yet.
 func (m *Manager) making(name string) bool {
 	_, making := m.options.shared.making.Load(name)
 	return making
+}
+
+// Last returns from where on the stream's events take at most size bytes: see Storage.
+func (m *Manager) Last(ctx context.Context, name string, size int64) (Offset, error) {
+	return m.storage.Last(ctx, name, size)
 }
 
 // Damaged returns the streams that are known to be damaged: see Storage.
@@ -79,7 +96,9 @@ func (m *Manager) Damaged() []Info { return m.storage.Damaged() }
 func (m *Manager) Subscribe(ctx context.Context, prefix string) iter.Seq2[[]Event, error] {
 	feed := &m.options.shared.feed
 	r := feed.join() // now, not when the iteration begins
+	deaf := m.hear(ctx, prefix)
 	return func(yield func([]Event, error) bool) {
+		defer deaf()
 		defer feed.leave(r)
 		for {
 			events, err := feed.next(ctx, r, prefix)
@@ -88,6 +107,27 @@ func (m *Manager) Subscribe(ctx context.Context, prefix string) iter.Seq2[[]Even
 			}
 		}
 	}
+}
+
+// Watch returns a new one, for which so many events or bytes, where not 0, are much. Of is which streams it is for:
+// NAME, or PREFIX* for those whose names begin with PREFIX; without any it is for all. It is to be closed.
+func (m *Manager) Watch(events int, bytes int64, of ...string) *Watch {
+	return m.options.shared.feed.watch(events, bytes, of)
+}
+
+// Import commits what another storage has of a stream: events with their offsets, times and keys, and the state. No hook
+// is run, for they were when the events were appended; who follows the stream gets them as all events. Where there is no
+// such stream, the state makes it, and nil is State's zero value. Where there is one, the state's Life must be its own,
+// and Closed closes it; it is trimmed by Trim alone. Errors are Append's, and *ConflictError where the first event's
+// offset is not the tail or the life is another one. A stream of a factory that wraps others than WithHooks does is
+// ErrUnavailable.
+func (m *Manager) Import(ctx context.Context, name string, c Change) error {
+	s, err := m.use(name)
+	if err != nil {
+		return err
+	}
+	defer m.release(s)
+	return restore(ctx, s.stream, c)
 }
 
 func (m *Manager) use(name string) (*managed, error) {
@@ -146,6 +186,24 @@ func (h handle) Stat(ctx context.Context) (Info, error) {
 	return s.stream.Stat(ctx)
 }
 
+func (h handle) Trim(ctx context.Context, before Offset) error {
+	s, err := h.m.use(h.name)
+	if err != nil {
+		return err
+	}
+	defer h.m.release(s)
+	return s.stream.Trim(ctx, before)
+}
+
+func (h handle) TrimIf(ctx context.Context, before Offset, life int64) error {
+	s, err := h.m.use(h.name)
+	if err != nil {
+		return err
+	}
+	defer h.m.release(s)
+	return s.stream.TrimIf(ctx, before, life)
+}
+
 func (h handle) Delete(ctx context.Context) error {
 	s, err := h.m.use(h.name)
 	if err != nil {
@@ -153,6 +211,15 @@ func (h handle) Delete(ctx context.Context) error {
 	}
 	defer h.m.release(s)
 	return s.stream.Delete(ctx)
+}
+
+func (h handle) DeleteIf(ctx context.Context, tail Offset, life int64) error {
+	s, err := h.m.use(h.name)
+	if err != nil {
+		return err
+	}
+	defer h.m.release(s)
+	return s.stream.DeleteIf(ctx, tail, life)
 }
 
 func (h handle) Read(ctx context.Context, from, to Offset) iter.Seq2[[]Event, error] {

@@ -18,7 +18,7 @@ const (
 	PIDFile    = "daemon.pid"
 	PortFile   = "daemon.port"
 	ArgsFile   = "daemon.args"   // a JSON array of flags
-	SecretFile = "daemon.secret" // shows that one may use the folder, where the server asks for tokens
+	SecretFile = "daemon.secret" // in the place of SocketFile: a port, and a secret that shows that one may use the folder
 	LogFile    = "daemon.log"
 )
 

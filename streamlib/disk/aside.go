@@ -35,7 +35,7 @@ func (s *Store) setAside(l *log, r *replayed, reason error) error {
 	if damaged {
 		at, text = corrupt.Offset, corrupt.Reason
 	}
-	m := mark{File: l.path, Offset: at, Reason: text, Trouble: !damaged}
+	m := mark{File: l.path, Offset: at, Reason: text, Trouble: !damaged, State: r.state}
 	if len(r.pieces) > 0 {
 		kept, _, err := s.keepCopy(r.pieces, 0, r.pieces.size(), l.beside("unreplayed", int64(r.first)))
 		if err != nil {
@@ -62,7 +62,7 @@ func (s *Store) rejoinAll() error {
 			s.options.Log.Warn("what the journal had for a stream can still not be added",
 				"stream", m.Stream, "kept", m.Unreplayed, "error", err)
 		} else if joined {
-			if err := s.unmark(l); err != nil {
+			if err := errors.Join(s.writeStates([]string{l.stem()}), s.unmark(l)); err != nil {
 				return err
 			}
 			s.options.Log.Warn("what the journal had for a stream was added", "stream", m.Stream, "kept", m.Unreplayed)
@@ -73,8 +73,21 @@ func (s *Store) rejoinAll() error {
 
 // rejoin adds what was set aside to the stream that it belongs to, where it goes on there, and tells whether it does.
 func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
-	if m.Unreplayed == "" {
+	if m.State != nil {
+		l.state, _ = m.State.state()
+	} else if r, err := s.readState(l.stem()); err == nil && r != nil {
+		l.state, _ = r.state()
+	}
+	if m.Unreplayed == "" && (m.State == nil || !m.Trouble) {
 		return false, nil
+	}
+	if m.Unreplayed == "" {
+		f, err := s.fs.open(l.path, os.O_RDWR)
+		if err != nil {
+			return false, err
+		}
+		s.keepState(l, m)
+		return true, f.close()
 	}
 	kept, size, err := openSized(s.fs, m.Unreplayed)
 	if err != nil {
@@ -97,7 +110,20 @@ func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
 		return false, err
 	}
 	defer l.file.close()
-	return true, s.add(l, &life{first: e.Offset, pieces: pieces{{in: kept, path: m.Unreplayed, length: int(size)}}})
+	if err := s.add(l, &life{first: e.Offset, pieces: pieces{{in: kept, path: m.Unreplayed, length: int(size)}}}); err != nil {
+		return true, err
+	}
+	s.keepState(l, m)
+	return true, nil
+}
+
+// keepState lets the stream have the state that its mark has.
+func (s *Store) keepState(l *log, m *mark) {
+	if m.State != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.states[l.stem()] = m.State
+	}
 }
 
 // excuse sets aside what the journals have of a stream where err is that stream's own trouble, so that the others

@@ -16,6 +16,7 @@ func (s *Store) rotate() {
 	defer s.mu.Unlock()
 	s.full = append(s.full, s.journal)
 	s.journal, s.frames = nil, s.journal.sequence
+	s.written.Store(0)
 	s.work.Broadcast()
 }
 
@@ -23,16 +24,31 @@ func (s *Store) rotate() {
 func (s *Store) checkpoints() {
 	for {
 		s.mu.Lock()
-		for (len(s.full) == 0 || s.syncs > 0) && s.broken == nil {
+		for (len(s.full) == 0 || s.syncs > 0 || s.stalled) && s.broken == nil {
 			s.work.Wait()
 		}
-		done := len(s.full) == 0 && s.broken != nil || s.failed
+		done := len(s.full) == 0 && s.broken != nil || s.failed || s.stalled
 		s.mu.Unlock()
 		if done {
 			return
 		}
-		s.checkpoint()
+		if !s.checkpoint() {
+			s.stall()
+		}
 	}
+}
+
+// stall lets checkpoints wait a second: there was no room for one.
+func (s *Store) stall() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalled = true
+	time.AfterFunc(time.Second, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stalled = false
+		s.work.Broadcast()
+	})
 }
 
 // checkpoint makes durable what the oldest full journal names, and removes it, after the one that is under way. It
@@ -58,12 +74,16 @@ func (s *Store) checkpoint() bool {
 	start := time.Now()
 	if err := s.retire(j); err == errBusy {
 		return true
+	} else if _, ok := errors.AsType[later](err); ok {
+		s.options.Log.Error("a journal stays until what it has can be written", "journal", j.path, "error", err)
+		return false
 	} else if err != nil {
 		s.fail(fmt.Errorf("checkpoint %s: %w", j.path, err))
 		return false
 	}
 	s.mu.Lock()
 	s.full = s.full[1:]
+	s.retired++
 	s.mu.Unlock()
 	level := slog.LevelDebug
 	if waiting > 0 {
@@ -74,7 +94,21 @@ func (s *Store) checkpoint() bool {
 	return true
 }
 
+// later is an error, such as of a full disk, behind which a checkpoint is tried again.
+type later struct{ error }
+
 func (s *Store) retire(j *journal) error {
+	if err := s.writeStates(slices.Collect(maps.Keys(j.states))); err != nil {
+		return later{err}
+	}
+	if err := s.writeDeletions(s.deletions.Load()); err != nil {
+		return later{err}
+	}
+	if j.deletions > 0 && s.version.Load() > 1 {
+		if err := s.sync(stateDir, func() error { return s.fs.syncDir(stateDir) }); err != nil {
+			return err
+		}
+	}
 	if s.options.NoSync {
 		s.mu.Lock()
 		closing := s.broken != nil
@@ -85,18 +119,8 @@ func (s *Store) retire(j *journal) error {
 			}
 		}
 	} else {
-		anyClosed := false
-		for _, name := range slices.Sorted(maps.Keys(j.names)) {
-			closed, err := s.logs.syncLog(name)
-			if err != nil {
-				return err
-			}
-			anyClosed = anyClosed || closed
-		}
-		if anyClosed && syncAllTells { // behind them: a file may be closed while the others are synced
-			if err := s.sync(streamsDir, s.fs.syncAll); err != nil {
-				return err
-			}
+		if err := s.syncLogs(slices.Sorted(maps.Keys(j.names))); err != nil {
+			return err
 		}
 		if err := s.syncStreams(); err != nil {
 			return err
@@ -112,6 +136,31 @@ func (s *Store) retire(j *journal) error {
 	}
 	s.setRemoving(false)
 	return errors.Join(j.file.close(), err)
+}
+
+// manyFiles is how many files one syncfs(2) is cheaper than: 10,000 that a journal names take 3 s with a sync each, for
+// each waits for the file system's own journal, and 0.1 s with one for all. It also waits for what others have written
+// to that file system, so a few files are synced one by one. Tests make it small.
+var manyFiles = 256
+
+// syncLogs syncs the streams' files.
+func (s *Store) syncLogs(names []string) error {
+	syncAll := func() error { return s.sync(streamsDir, s.fs.syncAll) }
+	if len(names) >= manyFiles && s.fs.syncsClosed() {
+		return s.logs.syncTogether(names, syncAll)
+	}
+	anyClosed := false
+	for _, name := range names {
+		closed, err := s.logs.syncLog(name)
+		if err != nil {
+			return err
+		}
+		anyClosed = anyClosed || closed
+	}
+	if anyClosed && syncAllTells { // behind them: a file may be closed while the others are synced
+		return syncAll()
+	}
+	return nil
 }
 
 // errBusy says that a checkpoint is to be tried again, when the sync that is under way has ended.

@@ -277,3 +277,48 @@ func TestStuckReadersLeaveRoom(t *testing.T) {
 	}
 	is.True(opened <= 4) // looking for the new ones' file, and for one under the raw name
 }
+
+// The files of many streams are synced together. What is written meanwhile is not taken for synced, and where that
+// fails the journal stays.
+func TestCheckpointOfManyStreams(t *testing.T) {
+	smallJournals(t)
+	for _, fault := range []outcome{{}, {err: syscall.EIO}, {err: syscall.EIO, effect: partly}} {
+		is := is.New(t)
+		h := opened(t, Options{MaxOpen: 2})
+		for range 2 {
+			for _, s := range h.streams {
+				is.NoErr(h.append(s, h.sends(1), nil))
+			}
+		}
+		h.store.rotate()
+		synced := 0
+		h.watch = func(o op) outcome {
+			switch {
+			case o.kind == "sync" && strings.HasSuffix(o.path, suffix):
+				t.Errorf("%s was synced by itself", o.path)
+			case o.kind == "syncAll":
+				synced++
+				h.watch = nil
+				if fault.err != nil {
+					return fault
+				}
+				is.NoErr(h.append(h.streams[2], h.sends(1), nil)) // whose file is open
+			}
+			return outcome{}
+		}
+		is.Equal(h.store.checkpoint(), fault.err == nil)
+		is.Equal(synced, 1)
+		h.watch = nil
+		if fault.err == nil {
+			h.store.rotate()
+			h.once("sync", path("Older"), func() { synced++ }) // the one stream of the next journal
+			is.True(h.store.checkpoint())
+			is.Equal(synced, 2)
+			is.Equal(len(h.fs.loose()), 0)
+		} else {
+			is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+			is.True(errors.Is(h.last, streamlib.ErrUnavailable))
+		}
+		is.NoErr(h.reopen(power))
+	}
+}

@@ -9,11 +9,16 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 )
 
+// isBroken tells why there are no more appends until the next start.
+func (s *Store) isBroken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
 // usable tells why nothing can be committed.
 func (s *Store) usable() error {
-	s.mu.Lock()
-	err := s.broken
-	s.mu.Unlock()
+	err := s.isBroken()
 	if err != nil {
 		return err
 	}
@@ -49,13 +54,24 @@ func (s *Store) prepare(r *request) error {
 	if l.round != s.round {
 		f, size, tail := l.published()
 		l.round, l.fresh, l.exists, l.end, l.next = s.round, true, f != nil, size, tail
+		l.there, l.pending = l.exists, l.publishedState()
 	}
 	if err = s.check(l, r); err != nil || r.kind == deletes && !l.exists && !s.anything(l) {
 		s.logs.release(l)
 		return err
 	}
-	l.next += streamlib.Offset(len(r.events))
-	r.log = l
+	if r.log = l; r.kind == deletes {
+		return nil
+	}
+	if len(r.events) == 0 && r.record == nil { // it has that state
+		r.log = nil
+		s.logs.release(l)
+		return nil
+	}
+	l.next, l.there = r.tail, true
+	if r.state != nil {
+		l.pending = *r.state
+	}
 	return nil
 }
 
@@ -81,10 +97,7 @@ func (s *Store) check(l *log, r *request) error {
 	if !l.exists && s.scarce != nil {
 		return unstored(fmt.Errorf("%s: %w", l.path, cause(s.scarce)))
 	}
-	if r.events[0].Offset != l.next {
-		return &streamlib.ConflictError{Stream: r.name, Tail: l.next, Want: r.events[0].Offset}
-	}
-	return nil
+	return l.accepts(r)
 }
 
 // anything tells whether there is something to delete of a stream that has no file.

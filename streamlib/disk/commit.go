@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
 )
@@ -18,18 +19,26 @@ type request struct {
 	kind     kind
 	name     string
 	events   []streamlib.Event
+	state    *streamlib.State
 	size     int
 	log      *log
-	from, to int // its lines in the frame
+	from, to int              // its events' lines in the frame
+	tail     streamlib.Offset // with it
+	record   *stateRecord     // of the state, where the journal is to have one
+	life     int64            // what the first line is to say
+	deletion int64            // how many the folder has seen with this one
+	made     bool             // it made the stream's file
+	collect  *collection
 	err      error
 }
 
 type kind int
 
 const (
-	adds    kind = iota // events to the stream
+	adds    kind = iota // events to the stream, or sets its state
 	deletes             // the stream
 	asks                // whether there could be a commit
+	swaps               // the stream's file for one that has what is kept
 	ends                // all committing
 )
 
@@ -37,20 +46,35 @@ func (s *Store) Commit(ctx context.Context, name string, c streamlib.Change) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r := &request{kind: adds, name: name, events: c.Events}
+	r := &request{kind: adds, name: name, events: c.Events, state: c.State}
 	switch {
-	case c.Delete && len(c.Events) > 0:
-		return fmt.Errorf("%w change of %q: it appends and deletes", streamlib.ErrInvalid, name)
+	case c.Delete && (len(c.Events) > 0 || c.State != nil):
+		return fmt.Errorf("%w change of %q: it deletes, and does something else", streamlib.ErrInvalid, name)
 	case c.Delete:
-		r.kind, r.size = deletes, streamlib.MaxBatch // a frame of its own
-	case len(c.Events) == 0:
+		r.kind, r.size = deletes, 2<<10 // as a line, with the longest name
+	case len(c.Events) == 0 && c.State == nil:
 		return nil
+	}
+	if c.State != nil {
+		for _, text := range [...]string{c.State.Keys, c.State.Note} {
+			if text != "" && !json.Valid([]byte(text)) {
+				return fmt.Errorf("%w change of %q: its keys or its note are no JSON", streamlib.ErrInvalid, name)
+			}
+		}
+		if r.size = 2<<10 + 2*len(c.State.Keys) + 2*len(c.State.Note); r.size > maxState {
+			return fmt.Errorf("change of %q: %w: a state of %d bytes", name, streamlib.ErrTooLarge, r.size)
+		}
 	}
 	for _, e := range c.Events {
 		line := len(e.Record()) + sealLen
 		if r.size += line; line > maxLine || r.size > maxFrame {
 			return fmt.Errorf("append %q: %w: a line has at most %d bytes, and what is appended at once %d",
 				name, streamlib.ErrTooLarge, maxLine, maxFrame)
+		}
+	}
+	if len(c.Events) > 0 && c.Events[0].Offset == 0 { // a new stream is looked for while others commit
+		if l, err := s.logs.acquire(name); err == nil {
+			defer s.logs.release(l)
 		}
 	}
 	s.commits.Do(r)
@@ -80,7 +104,13 @@ func (s *Store) commit(batch []*request) {
 		}
 		return
 	}
-	s.gaveBack = false
+	s.mu.Lock()
+	s.gaveBack, s.before = false, s.retired
+	s.mu.Unlock()
+	if batch[0].kind == swaps {
+		batch[0].err = s.swap(batch[0].collect)
+		return
+	}
 	if batch[0].kind == asks {
 		err := s.probe()
 		if err != nil && s.giveBack(err) {
@@ -91,9 +121,35 @@ func (s *Store) commit(batch []*request) {
 		}
 		return
 	}
-	for todo := [][]*request{batch}; len(todo) > 0; {
+	for todo := frames(batch); len(todo) > 0; {
+		if err := s.isBroken(); err != nil { // since then: the frame that could not be taken back stays as it is
+			for _, r := range todo[0] {
+				r.err = err
+			}
+			todo = todo[1:]
+			continue
+		}
 		todo = append(s.attempt(todo[0]), todo[1:]...)
 	}
+}
+
+// frames parts what is deleted from the rest: it has a frame to itself, for it cannot be taken back. All of the batch
+// came at once, so nothing in it has to be before another.
+func frames(batch []*request) (todo [][]*request) {
+	added, deleted := make([]*request, 0, len(batch)), []*request(nil)
+	for _, r := range batch {
+		if r.kind == deletes {
+			deleted = append(deleted, r)
+		} else {
+			added = append(added, r)
+		}
+	}
+	for _, part := range [...][]*request{added, deleted} {
+		if len(part) > 0 {
+			todo = append(todo, part)
+		}
+	}
+	return todo
 }
 
 // finish is the last commit.
@@ -128,14 +184,17 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 		s.scarce = s.probe()
 	}
 	s.round++
-	frame := append(s.frame[:0], make([]byte, headerLen)...)
+	frame, deletions := append(s.frame[:0], make([]byte, headerLen)...), s.deletions.Load()
 	for _, r := range batch {
 		if r.err = s.prepare(r); r.err == nil && r.log != nil {
 			held = append(held, r)
 			r.err = errUnfinished
+			if r.kind == deletes {
+				deletions++
+				r.deletion = deletions
+			}
 			r.from = len(frame)
-			frame = r.appendLines(frame)
-			r.to = len(frame)
+			frame = s.appendLines(frame, r)
 		}
 	}
 	if len(held) == 0 {
@@ -144,27 +203,38 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 	if cap(frame) <= 1<<20 {
 		s.frame = frame
 	}
-	err := s.beginJournal()
+	err := s.prepareStates(held)
 	if err == nil {
-		err = s.write(frame, held[0].kind == deletes)
+		err = s.beginJournal()
+	}
+	if err == nil {
+		err = s.write(frame, held[0].kind == deletes || len(held[0].events) == 0)
 	} else if err = unstored(err); held[0].kind == deletes && errors.Is(err, streamlib.ErrFull) && s.noJournals() {
-		fail(s.deleteAtOnce(held[0]))
+		for _, r := range held {
+			if r.err = s.usable(); r.err == nil {
+				r.err = s.deleteAtOnce(r)
+			}
+		}
 		return nil
 	}
 	switch full := errors.Is(err, streamlib.ErrFull); {
 	case full && s.giveBack(err):
 		return [][]*request{held}
-	case full && len(held) > 1 && int64(len(frame)) > growth: // a smaller one may have room
+	case full && len(held) > 1 && (int64(len(frame)) > growth || held[0].kind == deletes): // a smaller one may fit
 		return slices.Collect(slices.Chunk(held, (len(held)+1)/2))
 	case err != nil:
 		fail(err)
 		return nil
 	}
 	var failed, others []*request
-	for _, r := range held {
+	for i, r := range held {
 		if err := s.apply(r, frame); err != nil {
 			r.err = fmt.Errorf("%s: %w", r.log.path, cause(err))
 			failed = append(failed, r)
+			if r.kind == deletes { // the rest can still be taken back
+				others = append(others, held[i+1:]...)
+				break
+			}
 		} else {
 			others = append(others, r)
 		}
@@ -187,11 +257,16 @@ func (s *Store) attempt(batch []*request) (again [][]*request) {
 		return again
 	}
 	s.journal.end += int64(len(frame))
+	s.written.Store(s.journal.end)
 	s.journal.sequence++
 	for _, r := range held {
 		s.journal.names[r.name] = r.log.end
 		if r.kind == deletes {
 			s.journal.names[r.name] = -1
+			s.journal.deletions = r.deletion
+		}
+		if r.record != nil {
+			s.journal.states[stem(r.name)] = true
 		}
 		s.publish(r)
 		r.err = nil
@@ -213,7 +288,7 @@ func (s *Store) giveBack(cause error) bool {
 		s.rotate()
 	}
 	s.mu.Lock()
-	s.gaveBack = len(s.full) > 0
+	s.gaveBack = len(s.full) > 0 || s.retired != s.before // or it was given back since
 	s.mu.Unlock()
 	for s.gaveBack && s.checkpoint() {
 	}
@@ -222,12 +297,21 @@ func (s *Store) giveBack(cause error) bool {
 	return s.gaveBack && len(s.full) == 0
 }
 
-func (r *request) appendLines(frame []byte) []byte {
-	for _, e := range r.events {
-		frame = appendLine(frame, e.Record())
+// appendLines appends what the journal is to have of the request.
+func (s *Store) appendLines(frame []byte, r *request) []byte {
+	for i, e := range r.events {
+		record := e.Record()
+		if i == 0 && r.life > 0 {
+			record = appendLife(record, r.life)
+		}
+		frame = appendLine(frame, record)
+	}
+	r.to = len(frame)
+	if r.record != nil {
+		frame = append(frame, r.record.line()...)
 	}
 	if r.kind == deletes {
-		record, _ := json.Marshal(deletion{r.name, r.log.firstSum()})
+		record, _ := json.Marshal(deletion{r.name, r.log.firstSum(), r.deletion})
 		frame = appendLine(frame, record[:len(record)-1])
 	}
 	return frame
@@ -238,7 +322,10 @@ func (s *Store) beginJournal() error {
 	if s.journal != nil {
 		return nil
 	}
-	j := &journal{number: s.number + 1, path: journalPath(s.number + 1), names: map[string]int64{}}
+	if err := s.writeDeletions(s.deletions.Load()); err != nil { // so that there is a file when the disk is full
+		return fmt.Errorf("begin a journal: %w", err)
+	}
+	j := &journal{number: s.number + 1, path: journalPath(s.number + 1), names: map[string]int64{}, states: map[string]bool{}}
 	o := opening{Journal: j.number, Previous: s.number, Frames: s.frames, Sync: "always"}
 	if s.options.NoSync {
 		o.Sync, o.Boot = "none", bootID()
@@ -263,6 +350,7 @@ func (s *Store) beginJournal() error {
 	}
 	j.end, j.sequence = int64(len(frame)), 1
 	s.journal, s.number = j, j.number
+	s.written.Store(j.end)
 	return nil
 }
 
@@ -283,9 +371,13 @@ func (s *Store) write(frame []byte, deletes bool) error {
 	if s.options.NoSync {
 		return nil
 	}
+	begun := time.Now()
 	if err := s.journal.file.sync(); err != nil {
 		s.fail(err)
 		return fmt.Errorf("sync %s: %v", s.journal.path, err)
+	}
+	if s.options.Synced != nil {
+		s.options.Synced(time.Since(begun))
 	}
 	return nil
 }
@@ -306,9 +398,11 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 			}
 			err = errors.Join(err, e)
 		case errors.Is(r.err, fs.ErrExist): // somebody put a file there
-		case size == 0:
+		case size == 0 && (r.made || f == nil):
 			if e := s.fs.remove(r.log.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
 				err = errors.Join(err, e)
+			} else {
+				s.names.Note(r.name, false)
 			}
 			made = append(made, r.log)
 		default:
@@ -338,9 +432,10 @@ func (s *Store) takeBack(applied []*request, cause error) error {
 func (s *Store) apply(r *request, frame []byte) error {
 	l := r.log
 	if r.kind == deletes {
-		return removeStream(s.fs, r.name)
+		return s.removeStream(r.name)
 	}
 	if !l.exists {
+		r.made = true
 		f, err := s.fs.open(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 		if err != nil {
 			if !errors.Is(err, fs.ErrExist) {
@@ -348,9 +443,13 @@ func (s *Store) apply(r *request, frame []byte) error {
 			}
 			return err
 		}
+		s.names.Note(r.name, true)
 		l.mu.Lock()
 		l.file, l.exists = f, true
 		l.mu.Unlock()
+	}
+	if r.to == r.from {
+		return nil
 	}
 	_, err := l.file.WriteAt(frame[r.from:r.to], l.end)
 	l.end += int64(r.to - r.from)
@@ -358,12 +457,13 @@ func (s *Store) apply(r *request, frame []byte) error {
 	return err
 }
 
-// removeStream removes the stream's file.
-func removeStream(fsys fsys, name string) error {
-	if err := fsys.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// removeStream removes the stream's file, and then that of its state.
+func (s *Store) removeStream(name string) error {
+	if err := s.fs.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	s.names.Note(name, false)
+	return s.removeState(name)
 }
 
 // noJournals tells that no journal names anything.
@@ -375,11 +475,19 @@ func (s *Store) noJournals() bool {
 
 // deleteAtOnce deletes a stream where there is no room to begin a journal, and none that would make it again.
 func (s *Store) deleteAtOnce(r *request) error {
-	if err := removeStream(s.fs, r.name); err != nil {
+	if err := s.writeDeletions(s.deletions.Load() + 1); err != nil {
+		return unstored(err)
+	}
+	if err := s.removeStream(r.name); err != nil {
 		return err
 	}
 	if err := s.syncStreams(); err != nil {
 		return err
+	}
+	if s.version.Load() > 1 {
+		if err := s.sync(stateDir, func() error { return s.fs.syncDir(stateDir) }); err != nil {
+			return err
+		}
 	}
 	s.publish(r)
 	return nil
@@ -388,8 +496,10 @@ func (s *Store) deleteAtOnce(r *request) error {
 // publish lets readers see what r did.
 func (s *Store) publish(r *request) {
 	if r.kind == deletes {
+		s.deletions.Add(1)
 		s.mu.Lock()
 		r.log.deleted = true
+		delete(s.trimmed, r.name)
 		s.mu.Unlock()
 		s.logs.discard(r.log)
 		if err := s.unmark(r.log); err != nil {
@@ -397,6 +507,38 @@ func (s *Store) publish(r *request) {
 		}
 		return
 	}
-	last := r.events[len(r.events)-1]
-	r.log.publish(r.log.end, last.Offset+1, last.CreatedAt())
+	l := r.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.size, l.tail = l.end, r.tail
+	if r.state != nil {
+		s.deletions.Store(max(s.deletions.Load(), r.state.Life))
+		trims := r.state.First > l.state.First
+		l.state, l.stated = *r.state, l.stated || r.record != nil
+		s.mu.Lock()
+		if r.record != nil {
+			s.states[stem(r.name)] = r.record
+		}
+		if trims {
+			s.trimmed[r.name] = true
+			s.work.Broadcast()
+		}
+		s.mu.Unlock()
+	}
+	if n := len(r.events); n > 0 {
+		l.updated = r.events[n-1].CreatedAt()
+	} else if r.state != nil && l.updated.IsZero() {
+		l.updated = r.state.UpdatedAt
+	}
+}
+
+// prepareStates makes the folder one that has the requests' states.
+func (s *Store) prepareStates(held []*request) error {
+	version := 1
+	for _, r := range held {
+		if r.record != nil || r.life > 0 {
+			version = max(version, r.record.formatOf())
+		}
+	}
+	return s.upgrade(version)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +36,25 @@ func TestDiskFillsBetweenJournalAndApply(t *testing.T) {
 		is.NoErr(h.append(s, h.sends(4), nil))
 		is.NoErr(h.last)
 	}
+	is.NoErr(h.reopen(power))
+}
+
+// TestJournalGoesWhileTheNextFindsNoRoom: nothing is left to be given back, and there is room.
+func TestJournalGoesWhileTheNextFindsNoRoom(t *testing.T) {
+	is := is.New(t)
+	h := opened(t, Options{JournalSize: 1})
+	is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+	is.NoErr(h.last)
+	h.watch = func(o op) outcome {
+		if o.path != journalPath(2) {
+			return outcome{}
+		}
+		h.watch = nil
+		is.True(h.store.checkpoint())
+		return outcome{err: syscall.ENOSPC}
+	}
+	is.NoErr(h.append(h.streams[1], h.sends(1), nil))
+	is.NoErr(h.last)
 	is.NoErr(h.reopen(power))
 }
 
@@ -270,4 +290,113 @@ func TestTooLarge(t *testing.T) {
 	info, err := stat(s, "a")
 	is.NoErr(err)
 	is.Equal(int(info.Tail), 1)
+}
+
+// deletions are requests to delete the streams.
+func deletions(streams ...*truth) (batch []*request, attempts []attempt) {
+	for _, s := range streams {
+		batch = append(batch, &request{kind: deletes, name: s.name})
+		attempts = append(attempts, s.deletes())
+	}
+	return batch, attempts
+}
+
+// Streams that are deleted at once have one frame together, and a stream that is appended to meanwhile another.
+func TestDeletionsTogether(t *testing.T) {
+	is := is.New(t)
+	h := opened(t, Options{})
+	for _, s := range h.streams {
+		is.NoErr(h.append(s, h.sends(1), nil))
+	}
+	batch, attempts := deletions(h.streams...)
+	other := &request{kind: adds, name: "other", events: []streamlib.Event{newEvent("other", 0)}}
+	syncs := 0
+	h.watch = func(o op) outcome {
+		if o.kind == "sync" && o.path == h.store.journal.path {
+			syncs++
+		}
+		return outcome{}
+	}
+	h.store.commit(append(batch, other, &request{kind: deletes, name: "none"}))
+	h.watch = nil
+	is.NoErr(other.err)
+	is.Equal(syncs, 2)
+	for i, r := range batch {
+		is.NoErr(r.err)
+		is.NoErr(attempts[i].done("a deletion"))
+	}
+	is.Equal(h.store.deletions.Load(), int64(3))
+	h.fs.restart(kill)
+	is.NoErr(h.open())
+	is.Equal(h.store.deletions.Load(), int64(3))
+	again, _ := deletions(h.streams[0], h.streams[0])
+	is.NoErr(put(h.store, "a", newEvent("a", 0)))
+	h.store.commit(again)
+	is.NoErr(again[0].err)
+	is.NoErr(again[1].err)
+	h.fs.restart(power)
+	is.NoErr(h.open())
+	is.True(h.store.deletions.Load() >= 4)
+	names, err := listed(h.store, "", "", 0)
+	is.NoErr(err)
+	is.Equal(names, []string{"other"})
+}
+
+// One that cannot be removed is not deleted, and the others are. Where others were removed before it nobody knows, and
+// the next start finds out.
+func TestDeletionFailsAmongOthers(t *testing.T) {
+	for fails := range 3 {
+		is := is.New(t)
+		h := opened(t, Options{})
+		for _, s := range h.streams {
+			is.NoErr(h.append(s, h.sends(1), nil))
+		}
+		batch, attempts := deletions(h.streams...)
+		h.watch = func(o op) outcome {
+			if o.kind == "remove" && o.path == path(h.streams[fails].name) {
+				return outcome{err: syscall.EPERM}
+			}
+			return outcome{}
+		}
+		h.store.commit(batch)
+		h.watch = nil
+		h.manager = streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: h.now})
+		for i, r := range batch {
+			switch {
+			case fails > 0:
+				is.True(r.err != nil && !promised(r.err))
+			case i == fails:
+				is.True(promised(r.err))
+				is.NoErr(attempts[i].refused())
+			default:
+				is.NoErr(r.err)
+				is.NoErr(attempts[i].done("a deletion"))
+			}
+		}
+		is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+		is.Equal(errors.Is(h.last, streamlib.ErrUnavailable), fails > 0)
+		is.NoErr(h.reopen(power))
+	}
+}
+
+// A full disk has room for one deletion, and after it for the next.
+func TestDeletionsTogetherOnFullDisk(t *testing.T) {
+	is := is.New(t)
+	h := opened(t, Options{})
+	for i := range 60 {
+		s := &truth{name: fmt.Sprint("s", i, strings.Repeat("x", 150)), states: []*state{{}}}
+		h.streams = append(h.streams, s)
+		is.NoErr(h.append(s, h.sends(1), nil))
+	}
+	for j := h.store.journal; j.allocated-j.end > reserve+1000; {
+		is.NoErr(h.append(h.streams[0], h.sends(1), nil))
+	}
+	h.fs.limited, h.fs.room = true, 0
+	batch, attempts := deletions(h.streams[3:]...)
+	h.store.commit(batch)
+	for i, r := range batch {
+		is.NoErr(r.err)
+		is.NoErr(attempts[i].done("a deletion"))
+	}
+	is.NoErr(h.reopen(power))
 }

@@ -34,6 +34,7 @@ func (h *history) damageAndRepair(copies files) error {
 		return err
 	}
 	h.store, h.manager = store, streamlib.NewManager(store, streamlib.Plain, streamlib.Options{Now: h.now})
+	h.closing = true
 	for range 1 + h.rng.IntN(25) {
 		if err := errors.Join(h.step(), h.err); err != nil {
 			return err
@@ -107,11 +108,16 @@ func (h *history) damageAndRepair(copies files) error {
 		if err != nil {
 			return fmt.Errorf("after the repair: %w", err)
 		}
-		s := &state{life: t.states[0].life + 1}
+		info, err := stat(store, t.name)
+		if err != nil {
+			return fmt.Errorf("after the repair: %w", err)
+		}
+		s := &state{life: t.states[0].life + 1, facts: make([]fact, info.First), first: int(info.First),
+			closed: info.Closed, note: info.Note}
 		for _, e := range events {
 			s.facts = append(s.facts, fact{-1, string(e.Data()), e.String()})
 		}
-		t.states, t.keyed = []*state{s}, nil
+		t.states, t.keyed, t.lives = []*state{s}, nil, nil
 	}
 	h.fs.restart(kill)
 	return kept(copies, h.fs.files())
@@ -123,7 +129,7 @@ func (h *history) damage() {
 	paths := slices.Sorted(maps.Keys(f))
 	paths = slices.DeleteFunc(paths, func(p string) bool {
 		return !strings.HasSuffix(p, journalSuffix) &&
-			!(strings.HasPrefix(p, streamsDir) && strings.HasSuffix(p, suffix))
+			!((strings.HasPrefix(p, streamsDir) || strings.HasPrefix(p, stateDir)) && strings.HasSuffix(p, suffix))
 	})
 	for range h.rng.IntN(4) {
 		if len(paths) == 0 {

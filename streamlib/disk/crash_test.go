@@ -60,11 +60,11 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 	t.Logf("%d histories from seed %d", n, first)
 }
 
-// smallJournals lets journals take little memory.
+// smallJournals lets journals take little memory, and three files be many.
 func smallJournals(t testing.TB) {
-	was := growth
-	growth = 2 * reserve
-	t.Cleanup(func() { growth = was })
+	was, files := growth, manyFiles
+	growth, manyFiles = 2*reserve, 3
+	t.Cleanup(func() { growth, manyFiles = was, files })
 }
 
 // history is one run of a store with its crashes. It is one goroutine's work; what happens at once happens within an
@@ -87,6 +87,7 @@ type history struct {
 	err     error            // what was found wrong within an operation
 	watch   func(op) outcome // decides instead, where not nil
 	after   func() error     // each step of a script
+	closing bool             // an append may close its stream
 	last    error            // of the last append or deletion
 
 	outcomes []error // of appends that were made together
@@ -179,12 +180,18 @@ func (h *history) within(o op) {
 	switch {
 	case journal && (o.kind == "write" || o.kind == "sync" || o.kind == "remove"), stream && o.kind == "write":
 		manager = true
+	case o.path == newTrimmed && o.kind == "sync" && h.doing == "collect":
 	case stream && (o.kind == "sync" || o.kind == "truncate"), o.path == journalDir && o.kind == "syncDir":
 	default:
 		return
 	}
 	h.trace("    within %d %s %s", o.n, o.kind, o.path)
 	switch t := h.streams[h.rng.IntN(len(h.streams))]; {
+	case h.doing == "collect":
+		h.note(h.change(t))
+		if h.rng.IntN(2) == 0 && !h.store.checkpointing {
+			h.trace("      checkpoint: %v", h.store.checkpoint())
+		}
 	case h.doing == "checkpoint" && !h.store.removing && h.rng.IntN(2) == 0:
 		h.note(h.change(t))
 	case h.doing != "checkpoint" && h.doing != "close" && !h.store.checkpointing && h.rng.IntN(2) == 0:
@@ -216,6 +223,7 @@ func (h *history) now() time.Time {
 
 func (h *history) run() error {
 	rounds := 1 + h.rng.IntN(4)
+	h.closing = true
 	for range rounds {
 		if err := h.start(false); err != nil {
 			return err
@@ -256,8 +264,11 @@ func (h *history) run() error {
 	if err := h.start(true); err != nil {
 		return err
 	}
-	h.nest = 0
+	h.nest, h.closing = 0, false
 	for _, t := range h.streams { // whatever happened, it goes on
+		if t.states[0].closed {
+			continue
+		}
 		if err := h.append(t, h.sends(2), nil); err != nil {
 			return err
 		}
@@ -350,14 +361,14 @@ func (h *history) look() error {
 			return fmt.Errorf("after the start: %w", err)
 		}
 		h.trace("found %s:%s", t.name, brief(events))
-		if err := t.found(events); err != nil {
+		info, err := h.manager.Stream(t.name).Stat(context.Background())
+		if err != nil {
+			return fmt.Errorf("stat %q: %w", t.name, err)
+		}
+		if err := t.found(events, info); err != nil {
 			return err
 		}
-		info, err := h.manager.Stream(t.name).Stat(context.Background())
-		if err != nil || int(info.Tail) != len(events) {
-			return fmt.Errorf("stat %q: %+v, %v; there are %d events", t.name, info, err, len(events))
-		}
-		if len(events) > 0 {
+		if info.Exists() {
 			names = append(names, t.name)
 		}
 	}
@@ -391,6 +402,12 @@ func (h *history) step() error {
 	switch h.rng.IntN(12) {
 	case 0:
 		return h.read(t)
+	case 5:
+		h.doing = "collect"
+		for h.store.collect() {
+		}
+		h.doing = ""
+		return nil
 	case 4:
 		h.trace("ready: %v", h.store.Ready())
 		return nil
@@ -417,8 +434,13 @@ func (h *history) read(t *truth) error {
 
 // change appends to the stream or deletes it.
 func (h *history) change(t *truth) error {
-	if h.rng.IntN(8) == 0 {
+	switch h.rng.IntN(10) {
+	case 0:
 		return h.remove(t)
+	case 1:
+		return h.trim(t)
+	case 2:
+		return h.noted(t)
 	}
 	w := h.sends(1 + h.rng.IntN(4)*h.rng.IntN(2))
 	if h.rng.IntN(3) == 0 {
@@ -433,6 +455,53 @@ func (h *history) change(t *truth) error {
 		ifTail = &at
 	}
 	return h.append(t, w, ifTail)
+}
+
+// notes is a decision that makes the note what it returns, and nothing where nothing is noted.
+func (h *history) notes() (note string, decide func(streamlib.Offset, *streamlib.State) error) {
+	h.count++
+	note = fmt.Sprintf(`{"n":%d,"x":"%s"}`, h.count, strings.Repeat("x", h.rng.IntN(2000)*h.rng.IntN(2)))
+	return note, func(_ streamlib.Offset, s *streamlib.State) error {
+		s.Note = note
+		return nil
+	}
+}
+
+// noted notes something of the stream without an append.
+func (h *history) noted(t *truth) error {
+	doing := h.doing
+	h.doing = "append"
+	defer func() { h.doing = doing }()
+	note, decide := h.notes()
+	h.trace("note %.12s of %s", note, t.name)
+	a := t.notes(note)
+	_, err := h.manager.Stream(t.name).Append(context.Background(), streamlib.Batch{Decide: decide})
+	h.trace("  noted %s: %v", t.name, err)
+	switch {
+	case err == nil:
+		return a.done("a note")
+	case promised(err):
+		return a.refused()
+	}
+	return damaged(err)
+}
+
+func (h *history) trim(t *truth) error {
+	doing := h.doing
+	h.doing = "append"
+	defer func() { h.doing = doing }()
+	before := h.rng.IntN(len(t.states[0].facts) + 2)
+	h.trace("trim %s before %d", t.name, before)
+	a := t.trims(before)
+	err := h.manager.Stream(t.name).Trim(context.Background(), streamlib.Offset(before))
+	h.trace("  trimmed %s: %v", t.name, err)
+	switch {
+	case err == nil:
+		return a.done("a trim")
+	case promised(err):
+		return a.refused()
+	}
+	return damaged(err)
 }
 
 // sends makes an append of n events.
@@ -458,7 +527,7 @@ func (h *history) remove(t *truth) error {
 	switch {
 	case err == nil:
 		t.keyed = nil
-		return a.deleted()
+		return a.done("a deletion")
 	case promised(err):
 		return a.refused()
 	}
@@ -469,12 +538,17 @@ func (h *history) append(t *truth, w sent, ifTail *streamlib.Offset) error {
 	doing := h.doing
 	h.doing = "append"
 	defer func() { h.doing = doing }()
-	b := streamlib.Batch{Key: w.key, IfTail: ifTail}
+	b := streamlib.Batch{Key: w.key, IfTail: ifTail, Close: h.closing && h.rng.IntN(20) == 0}
 	for _, d := range w.data {
 		b.Data = append(b.Data, json.RawMessage(d))
 	}
-	h.trace("append #%d to %s: %d events, key %q", w.append, t.name, len(b.Data), b.Key)
-	a := t.appends(w.append, w.data)
+	note := ""
+	if h.closing && h.rng.IntN(3) == 0 {
+		note, b.Decide = h.notes()
+	}
+	h.trace("append #%d to %s: %d events, key %q, closes %v, note %.12s", w.append, t.name, len(b.Data), b.Key,
+		b.Close, note)
+	a := t.appends(w.append, w.data, b.Close, note)
 	r, err := h.manager.Stream(t.name).Append(context.Background(), b)
 	h.trace("  appended #%d to %s:%s, %v", w.append, t.name, brief(r.Events), err)
 	h.last = err
@@ -484,25 +558,39 @@ func (h *history) append(t *truth, w sent, ifTail *streamlib.Offset) error {
 			return fmt.Errorf("appended at %v if the tail is %v", r.Events, *ifTail)
 		}
 		return a.acknowledged(r)
+	case isClosed(err):
+		return a.late()
 	case promised(err):
 		return a.refused()
 	}
 	return damaged(err)
 }
 
-// together appends to the streams in one commit.
+func isClosed(err error) bool {
+	_, closed := errors.AsType[*streamlib.ClosedError](err)
+	return closed
+}
+
+// together appends to the streams, or deletes them, in one commit.
 func (h *history) together(streams ...*truth) error {
-	nest, doing := h.nest, h.doing
-	defer func() { h.nest, h.doing = nest, doing }()
+	nest, was, doing := h.nest, h.doing, "append"
+	defer func() { h.nest, h.doing = nest, was }()
 	h.nest = 0
 	var batch []*request
 	var attempts []attempt
 	for i, t := range streams {
 		info, err := stat(h.store, t.name)
-		if slices.Contains(streams[:i], t) || err != nil {
+		if slices.Contains(streams[:i], t) || err != nil || info.Closed {
 			if err := damaged(err); err != nil {
 				return err
 			}
+			continue
+		}
+		if h.closing && h.rng.IntN(3) == 0 {
+			h.trace("delete %s, with others", t.name)
+			batch = append(batch, &request{kind: deletes, name: t.name})
+			attempts = append(attempts, t.deletes())
+			doing = "delete"
 			continue
 		}
 		w, at := h.sends(1+h.rng.IntN(3)), h.now()
@@ -518,13 +606,24 @@ func (h *history) together(streams ...*truth) error {
 			}
 			r.events = append(r.events, e)
 		}
-		h.trace("append #%d to %s, with others: %d events", w.append, t.name, len(w.data))
-		batch, attempts = append(batch, r), append(attempts, t.appends(w.append, w.data))
+		a := t.appends(w.append, w.data, false, "")
+		if state := info.State; h.closing && h.rng.IntN(3) == 0 || info.Tail == 0 && state.Life > 0 {
+			if len(t.keyed) == 0 { // whoever drops events remembers their keys
+				state.First += streamlib.Offset(h.rng.IntN(int(info.Tail-info.First) + len(w.data) + 1))
+			}
+			state.Closed, state.UpdatedAt = h.rng.IntN(4) == 0, at
+			r.state = &state
+			for _, s := range a.added {
+				s.first, s.closed = max(s.first, min(int(state.First), len(s.facts))), state.Closed
+			}
+		}
+		h.trace("append #%d to %s, with others: %d events, %+v", w.append, t.name, len(w.data), r.state)
+		batch, attempts = append(batch, r), append(attempts, a)
 	}
 	if len(batch) == 0 {
 		return nil
 	}
-	h.nest, h.doing = nest, "append"
+	h.nest, h.doing = nest, doing
 	h.store.commit(batch)
 	// The one before had other tails.
 	h.manager = streamlib.NewManager(h.store, streamlib.Plain, streamlib.Options{Now: h.now})
@@ -532,6 +631,9 @@ func (h *history) together(streams ...*truth) error {
 		h.trace("  appended to %s:%s, %v", r.name, brief(r.events), r.err)
 		err := damaged(r.err)
 		switch {
+		case r.err == nil && r.kind == deletes:
+			attempts[i].t.keyed = nil
+			err = attempts[i].done("a deletion")
 		case r.err == nil:
 			err = attempts[i].acknowledged(streamlib.Receipt{Events: r.events})
 		case promised(r.err):

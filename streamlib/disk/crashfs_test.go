@@ -285,7 +285,9 @@ func (c *crashFS) rename(from, to string) error {
 		return pathError("rename", from, fs.ErrNotExist)
 	}
 	if old != nil {
-		old.links--
+		if old.links--; old.links == 0 {
+			c.room += old.live.size
+		}
 	}
 	dir.move(move{base, toBase, n})
 	return err
@@ -346,10 +348,13 @@ func (c *crashFS) syncDir(path string) error {
 }
 
 func (c *crashFS) syncAll() error {
-	_, err := c.enter(c.now(), "syncAll", "")
+	e, err := c.enter(c.now(), "syncAll", "")
 	defer c.mu.Unlock()
 	if c.lost {
 		c.lost, err = false, syscall.EIO
+	}
+	if err != nil && !errors.Is(err, errDown) && e != wholly {
+		c.walk(func(_ string, n *inode) { n.lose(c.rng, e) })
 	}
 	if err != nil {
 		return err
@@ -361,6 +366,8 @@ func (c *crashFS) syncAll() error {
 	c.walk(func(_ string, n *inode) { n.settle() })
 	return nil
 }
+
+func (c *crashFS) syncsClosed() bool { return true }
 
 func (c *crashFS) reachable() (changed time.Time, err error) {
 	_, err = c.enter(c.now(), "reachable", "")

@@ -26,6 +26,8 @@ type mark struct {
 	// Trouble says that nothing is damaged, but the file could not be read: the next start tries again.
 	Trouble bool `json:"trouble,omitempty"`
 
+	State *stateRecord `json:"state,omitempty"` // what the journal had for it beside events
+
 	lasting bool // its file is durable
 	told    bool // that it is not
 }
@@ -286,7 +288,7 @@ func (s *Store) putAside(from, path string) (kept string, err error) {
 		f, err := s.fs.open(numbered(path, i), os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			kept = numbered(path, i)
-			return kept, errors.Join(s.fs.rename(from, kept), s.fs.syncDir(streamsDir))
+			return kept, errors.Join(s.fs.rename(from, kept), s.fs.syncDir(filepath.Dir(path)))
 		} else if err == nil {
 			f.close()
 		} else if i == maxCopies {

@@ -48,7 +48,12 @@ func makeDir(dir string) error {
 	return nil
 }
 
-const format = "durable-streams 1\n"
+// format is that of a folder in which no stream has a state. Versions that know that alone leave the other untouched.
+const (
+	format  = "durable-streams 1\n"
+	format2 = "durable-streams 2\n"
+	format3 = "durable-streams 3\n"
+)
 
 // prepareFolder makes what belongs into a folder. One that cannot be written can still be read.
 func (s *Store) prepareFolder() error {
@@ -68,9 +73,16 @@ func (s *Store) checkFormat() error {
 	if err != nil {
 		return err
 	}
-	if string(b) != format {
+	switch string(b) {
+	case format:
+		s.version.Store(1)
+	case format2:
+		s.version.Store(2)
+	case format3:
+		s.version.Store(3)
+	default:
 		return fmt.Errorf("the folder's format is %q, this version knows %q: it was left as it is",
-			bytes.TrimSpace(b), strings.TrimSpace(format))
+			bytes.TrimSpace(b), strings.TrimSpace(format3))
 	}
 	return nil
 }
@@ -90,5 +102,6 @@ func (s *Store) makeFolder() error {
 	if err := writeWhole(s.fs, formatFile, []byte(format)); err != nil {
 		return err
 	}
+	s.version.Store(1)
 	return syncNames()
 }

@@ -55,7 +55,7 @@ func TestNoFile(t *testing.T) {
 			is.NoErr(err)
 			is.Equal(sum.Events, int64(2)) // it goes on
 			var told []string
-			is.NoErr(Repair(dir, nil, false, func(s string) { told = append(told, s) }))
+			is.NoErr(Repair(dir, nil, false, func(s string) { told = append(told, s) }, nil))
 			is.True(strings.Contains(strings.Join(told, "\n"), journalPath(3)))
 			s = openFolder(t, dir, Options{})
 			is.NoErr(expect(s, "b", 2))
@@ -249,7 +249,8 @@ func TestSyscalls(t *testing.T) {
 		"sync \n",     // the parent of new, which has that name
 		"sync /new\n", // the parent of data
 		"sync /new/data\n",
-		"MARK append\nsync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\n" +
+		"MARK append\nsync /new/data/deletions.new\nsync /new/data\n" +
+			"sync /new/data/journal/0000000000000001.journal\nsync /new/data\nsync /new/data/journal\n" +
 			"sync /new/data/journal/0000000000000001.journal\nMARK appended\n",
 		"MARK close\nsync /new/data/streams/a.json\nsync /new/data/streams\nsync /new/data/journal\nMARK closed",
 	} {

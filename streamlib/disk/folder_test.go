@@ -177,7 +177,7 @@ func TestSecondOpen(t *testing.T) {
 	is.True(errors.Is(err, ErrLocked))
 	_, err = Verify(dir, nil)
 	is.True(errors.Is(err, ErrLocked))
-	is.True(errors.Is(Repair(dir, nil, false, nil), ErrLocked))
+	is.True(errors.Is(Repair(dir, nil, false, nil, nil), ErrLocked))
 	is.NoErr(s.Close())
 	is.NoErr(openFolder(t, dir, Options{}).Close())
 
@@ -319,7 +319,7 @@ func TestEmptyFoldersLeftOut(t *testing.T) {
 
 func TestNewerFormat(t *testing.T) {
 	is := is.New(t)
-	for _, newer := range []string{"durable-streams 2\n", "", "durable-streams 1",
+	for _, newer := range []string{"durable-streams 4\n", "", "durable-streams 1",
 		format + "x", strings.Repeat("x", 1000)} {
 		f, _ := write(t, Options{}, true, false, func(add func(string, int)) { add("a", 1) })
 		f[formatFile] = []byte(newer)

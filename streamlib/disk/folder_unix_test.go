@@ -184,14 +184,21 @@ func TestNoFiles(t *testing.T) {
 	is.NoErr(os.Symlink("nowhere.json", at("dangling.json")))
 	is.NoErr(os.Symlink("loop.json", at("loop.json")))
 	is.NoErr(os.Symlink("/etc/hostname", at("outside.json")))
-	others := []string{"dangling", "fifo", "folder", "loop", "outside"}
+	is.NoErr(os.Symlink("outside.json", at("twice.json")))
+	others := []string{"dangling", "fifo", "folder", "loop", "outside", "twice"}
+	const out = "it is a link that leads out of the folder: put a file in its place"
+	says := map[string]string{
+		"dangling": "it is a link that leads nowhere: move it away", "fifo": "a named pipe is in its place: move that away",
+		"folder": "a folder is in its place: move that away", "loop": "", "outside": out, "twice": out,
+	}
 
 	sum, err := Verify(dir, nil)
 	is.NoErr(err)
 	is.Equal(len(sum.Damage), 1)
 	is.Equal(len(sum.Unread), len(others))
 	for i, name := range others {
-		is.True(strings.Contains(sum.Unread[i].Error(), name+".json"))
+		is.True(strings.HasPrefix(sum.Unread[i].Error(), "streams/"+name+".json: "))
+		is.True(strings.HasSuffix(sum.Unread[i].Error(), says[name]))
 	}
 	s := openFolder(t, dir, Options{})
 	events, err := read(s, "z", 0)
@@ -209,7 +216,7 @@ func TestNoFiles(t *testing.T) {
 	is.NoErr(appendOne(s, "z", 2))
 	is.NoErr(s.Close())
 	var said []string
-	err = Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) })
+	err = Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }, nil)
 	is.True(err != nil)
 	for _, name := range others {
 		is.True(slices.ContainsFunc(said,
@@ -220,4 +227,38 @@ func TestNoFiles(t *testing.T) {
 	is.NoErr(s.Close())
 	_, err = os.Lstat(at("nowhere.json"))
 	is.True(errors.Is(err, os.ErrNotExist))
+}
+
+// TestNoFileInTheJournal: where what the journal has finds no file in the stream's place, verify says what is there and
+// not that repair helps, until that has been moved away.
+func TestNoFileInTheJournal(t *testing.T) {
+	is := is.New(t)
+	for _, put := range []func(string) error{
+		func(path string) error { return os.Mkdir(path, 0o700) },
+		func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		func(path string) error { return os.Symlink("/etc/hostname", path) },
+	} {
+		f, truth := write(t, Options{}, true, false, func(add func(string, int)) { add("a", 2); add("z", 2) })
+		dir := f.put(t)
+		at := filepath.Join(dir, path("a"))
+		is.NoErr(os.Remove(at))
+		is.NoErr(put(at))
+		s := openFolder(t, dir, Options{})
+		is.NoErr(s.Close())
+		sum, err := Verify(dir, nil)
+		is.NoErr(err)
+		is.Equal(len(sum.Damage), 0)
+		is.Equal(len(sum.Unread), 1)
+		is.True(Repair(dir, nil, false, func(string) {}, nil) != nil)
+		is.NoErr(os.Remove(at))
+		sum, err = Verify(dir, nil)
+		is.NoErr(err)
+		is.Equal(len(sum.Damage), 1) // it is marked still
+		is.NoErr(Repair(dir, nil, false, func(string) {}, nil))
+		s = openFolder(t, dir, Options{})
+		events, err := read(s, "a", 0)
+		is.NoErr(err)
+		is.True(len(events) == 2 && prefix(events, truth["a"]))
+		is.NoErr(s.Close())
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type fsys interface {
 	names(dir string) ([]string, error) // in any order
 	syncDir(dir string) error           // makes the folder's entries durable; "." is the data folder
 	syncAll() error                     // makes all of it durable, or tells that some of it since openFS may not be
+	syncsClosed() bool                  // syncAll keeps to that for files that are closed, as each one's sync would
 	// reachable fails where a folder is no longer at its path: what is written now would be lost. It returns when a
 	// name in the streams' folder last came or went, zero where that is not known or a later change might have the
 	// same time.
@@ -83,7 +85,8 @@ func writeWhole(fsys fsys, path string, b []byte) error {
 // osFS is a folder of the operating system.
 type osFS struct {
 	dir  string
-	root *os.Root // nothing that is opened through it lies outside
+	root *os.Root       // nothing that is opened through it lies outside
+	give func(*os.File) // gives what was made to who has the folder; nil where that is who makes it
 
 	mu      sync.Mutex // guards folders
 	folders map[string]*folder
@@ -101,7 +104,7 @@ func openFS(dir string) (*osFS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFS{dir: dir, root: root, folders: map[string]*folder{}}, nil
+	return &osFS{dir: dir, root: root, give: giver(root), folders: map[string]*folder{}}, nil
 }
 
 func (o *osFS) folder(name string) (*folder, error) {
@@ -148,34 +151,104 @@ func (o *osFS) open(path string, flag int) (file, error) {
 		flag = flag&^os.O_TRUNC | os.O_EXCL // what has its name may be a link to what is not ours, or a pipe
 	}
 	flag |= syscall.O_NONBLOCK // a pipe would wait for its other end
-	f, err := o.root.OpenFile(path, flag, 0o600)
+	f, err := o.openFile(path, flag)
 	if new && errors.Is(err, fs.ErrExist) {
 		if err = o.root.Remove(path); err == nil {
-			f, err = o.root.OpenFile(path, flag, 0o600)
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		if info, e := o.root.Lstat(path); e == nil && info.Mode()&fs.ModeSymlink != 0 {
-			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("a link that leads nowhere")}
+			f, err = o.openFile(path, flag)
 		}
 	}
 	if err != nil {
+		root, name := o.near(path)
+		if info, e := root.Lstat(name); e == nil {
+			err = inItsPlace(path, info.Mode(), err)
+		}
 		return nil, err
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		if err == nil {
-			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no file")}
+			err = inItsPlace(path, info.Mode(), nil)
 		}
 		return nil, errors.Join(err, f.Close())
 	}
 	return osFile{f}, nil
 }
 
-func (o *osFS) mkdir(path string) error {
-	if err := o.root.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// near returns what opens the path with the fewest steps: of a stream's file, of which there may be many, the folder
+// that is open. A link in that may lead to another folder of the data folder, which then has to open it.
+func (o *osFS) near(path string) (root *os.Root, name string) {
+	if name, ok := strings.CutPrefix(path, streamsDir+"/"); ok {
+		if f, err := o.folder(streamsDir); err == nil {
+			return f.root, name
+		}
+	}
+	return o.root, path
+}
+
+// openFile opens a file, and gives one that it makes to who has the folder: only what nobody had before.
+func (o *osFS) openFile(path string, flag int) (*os.File, error) {
+	root, name := o.near(path)
+	f, err := o.openIn(root, name, flag)
+	if err != nil && root != o.root && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+		f, err = o.openIn(o.root, path, flag)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Path = path
+	}
+	return f, err
+}
+
+func (o *osFS) openIn(root *os.Root, name string, flag int) (*os.File, error) {
+	if o.give == nil || flag&os.O_CREATE == 0 {
+		return root.OpenFile(name, flag, 0o600)
+	}
+	f, err := root.OpenFile(name, flag|os.O_EXCL, 0o600)
+	if err == nil {
+		o.give(f)
+	} else if flag&os.O_EXCL == 0 && errors.Is(err, fs.ErrExist) {
+		return root.OpenFile(name, flag, 0o600)
+	}
+	return f, err
+}
+
+// inItsPlace is err of opening path, or says what stands there in the place of a file, and what to do about it.
+func inItsPlace(path string, mode fs.FileMode, err error) error {
+	what := ""
+	switch {
+	case errors.Is(err, fs.ErrExist): // none was to be there
+		return err
+	case mode.IsDir():
+		what = "a folder is in its place: move that away"
+	case mode&fs.ModeNamedPipe != 0:
+		what = "a named pipe is in its place: move that away"
+	case mode&(fs.ModeSocket|fs.ModeDevice|fs.ModeIrregular) != 0:
+		what = "it is no file: move it away"
+	case mode&fs.ModeSymlink == 0:
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		what = "it is a link that leads nowhere: move it away"
+	case strings.HasSuffix(err.Error(), "path escapes from parent"): // which package os does not name
+		what = "it is a link that leads out of the folder: put a file in its place"
+	default:
 		return err
 	}
-	return nil
+	return &fs.PathError{Op: "open", Path: path, Err: errors.New(what)}
+}
+
+func (o *osFS) mkdir(path string) error {
+	err := o.root.Mkdir(path, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil || o.give == nil {
+		return err
+	}
+	f, err := o.root.Open(path)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Readdirnames(1); err == io.EOF { // else another one has its name by now
+		o.give(f)
+	}
+	return f.Close()
 }
 
 func (o *osFS) rename(from, to string) error {

@@ -22,6 +22,20 @@ func tryLock(f *os.File) error {
 	return err
 }
 
+// giver returns what gives a file or a folder that root has made to the owner of root's folder, who could else not
+// open it. It is nil where that is root, or nobody can give. What may not be given stays as it is.
+func giver(dir *os.Root) func(*os.File) {
+	info, err := dir.Stat(".")
+	if err != nil || os.Geteuid() != 0 {
+		return nil
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	return func(f *os.File) { _ = f.Chown(int(owner.Uid), int(owner.Gid)) }
+}
+
 func syncFolder(f *os.File) error { return f.Sync() }
 
 // maxOpen is half of the descriptors that the process may have, or a quarter where these are few; the rest is for

@@ -86,12 +86,6 @@ func withShortJournals(args []string) error {
 	return s.Close()
 }
 
-func eventOf(name string, o int, data json.RawMessage) streamlib.Event {
-	record, _ := streamlib.NewRecord(streamlib.Offset(o), name, data, testTime)
-	e, _ := streamlib.ParseRecord(record)
-	return e
-}
-
 // Streams that cannot be made for want of inodes cost the others nothing, and can be when there are some.
 func TestNoInodes(t *testing.T) {
 	is := is.New(t)
@@ -131,7 +125,11 @@ func TestNoInodes(t *testing.T) {
 	writers.Wait()
 	close(stop)
 	makers.Wait()
-	is.True(errors.Is(appendOne(s, "one-more", 0), streamlib.ErrFull))
+	var err error
+	for i := 0; err == nil; i++ { // a checkpoint may give back a journal's at any time
+		err = appendOne(s, fmt.Sprint("last", i), 0)
+	}
+	is.True(errors.Is(err, streamlib.ErrFull))
 	is.NoErr(drop(s, "old0"))
 	is.NoErr(appendOne(s, "one-more", 0))
 }

@@ -84,6 +84,68 @@ func FuzzRecoverStream(f *testing.F) {
 	})
 }
 
+// FuzzRecoverTrimmed: whatever stands in a stream's file and in that of its state, what is read is in order and whole, and
+// stays what it is when room is given back; what takes no append is marked, and repair makes it one that does.
+func FuzzRecoverTrimmed(f *testing.F) {
+	var lines []byte
+	for o := range 6 {
+		lines = appendLine(lines, newEvent("s", o).Record())
+	}
+	fourth := bytes.Index(lines, []byte(`{"offset":"0000000000000003"`))
+	state := func(state streamlib.State) []byte { return newStateRecord("s", state, false, false).line() }
+	f.Add(lines, state(streamlib.State{First: 3}))
+	f.Add(lines[fourth:], state(streamlib.State{First: 3, Life: 2}))
+	f.Add(lines[fourth:], state(streamlib.State{First: 5, Closed: true}))
+	f.Add(lines[fourth:], state(streamlib.State{First: 2}))
+	f.Add(lines[:fourth], state(streamlib.State{First: 6}))
+	f.Add([]byte{}, state(streamlib.State{First: 6, Keys: `[{"key":"k"}]`}))
+	f.Add(lines, []byte(`{"stream":"s","first":"-1","crc32c":"00000000"}`))
+	f.Fuzz(func(t *testing.T, b, state []byte) {
+		there := files{formatFile: []byte(format2), path("s"): b, statePath("s"): state}
+		s, fs, err := there.open(Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, readErr := read(s, "s", streamlib.Beginning)
+		for i, e := range events {
+			if e.Offset != events[0].Offset+streamlib.Offset(i) || e.Stream() != "s" {
+				t.Fatalf("at %d there is %v", i, e)
+			}
+		}
+		info, err := stat(s, "s")
+		marked := len(s.Damaged()) > 0
+		if (err != nil || readErr != nil) && !marked && !corrupt(errors.Join(err, readErr)) {
+			t.Fatal(err, readErr)
+		}
+		unknown := err != nil || readErr != nil // and not marked: what a later version wrote
+		if !marked && !unknown && (int(info.Tail-info.First) != len(events) || len(events) > 0 && events[0].Offset != info.First) {
+			t.Fatalf("%+v, and there are %v", info, events)
+		}
+		for s.collect() {
+		}
+		if again, _ := read(s, "s", streamlib.Beginning); len(again) != len(events) || !prefix(again, events) {
+			t.Fatalf("%v are %v when room was given back", events, again)
+		}
+		err = put(s, "s", newEvent("s", int(info.Tail)))
+		if !marked && !unknown && err != nil || marked && !errors.Is(err, streamlib.ErrUnavailable) {
+			t.Fatalf("marked %v, and an append says %v", marked, err)
+		}
+		fs.restart(kill)
+		if _, err := repairOn(fs, false); err != nil {
+			t.Fatal(err)
+		}
+		fs.restart(power)
+		if s, err = openStore(fs, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		info, err = stat(s, "s")
+		if events, readErr = read(s, "s", streamlib.Beginning); errors.Join(err, readErr) != nil || len(s.Damaged()) > 0 ||
+			int(info.Tail-info.First) != len(events) {
+			t.Fatalf("after repair there is %+v, %v, %v, %v", info, events, err, readErr)
+		}
+	})
+}
+
 // FuzzRecoverJournal: arbitrary bytes as a journal are refused, or replayed up to where they end, twice with the same
 // result.
 func FuzzRecoverJournal(f *testing.F) {

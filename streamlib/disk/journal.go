@@ -37,6 +37,8 @@ type journal struct {
 	end       int64            // where it goes
 	allocated int64            // up to here the file exists, with zeros behind end
 	names     map[string]int64 // the streams in it, and how large their files are after it, -1 where they were deleted
+	states    map[string]bool  // the stems of those in it whose state changed
+	deletions int64            // how many the folder had seen after the last one in it, 0 where there is none
 
 	// What reading it says.
 	last     int64 // where the last frame is
@@ -234,6 +236,8 @@ type deletion struct {
 	Delete string `json:"delete"`
 	// First is the CRC-32C of the first line that goes, by which replay knows it again; "none", or "" for any.
 	First string `json:"first,omitempty"`
+	// Deletions are how many the folder has seen with this one; versions before the second format did not count.
+	Deletions int64 `json:"deletions,omitempty"`
 }
 
 type opening struct {

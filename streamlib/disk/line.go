@@ -77,7 +77,7 @@ func parseLine(line, quoted []byte) (streamlib.Event, error) {
 	if len(record) < nameAt || !bytes.HasPrefix(record[nameAt:], quoted) {
 		return streamlib.Event{}, errForeign
 	}
-	return streamlib.ParseRecord(record)
+	return parseRecord(record)
 }
 
 // nameAt is where the quoted name begins in a record.

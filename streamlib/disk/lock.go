@@ -2,8 +2,8 @@ package disk
 
 import (
 	"errors"
-	"fmt"
 	"io"
+	"io/fs"
 )
 
 // ErrLocked says that another process has the folder.
@@ -19,7 +19,7 @@ func Lock(dir string) (io.Closer, error) {
 	}
 	if err := tryLock(f); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, &fs.PathError{Op: "lock", Path: dir, Err: err}
 	}
 	return f, nil
 }

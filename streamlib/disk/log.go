@@ -29,6 +29,8 @@ type log struct {
 	exists   bool
 	end      int64
 	next     streamlib.Offset
+	there    bool // the stream is there
+	pending  streamlib.State
 	fresh    bool      // the file was not yet looked at in this commit
 	replaced bool      // somebody removed or changed the file
 	looked   time.Time // the folder's last change when the file was looked at
@@ -39,6 +41,11 @@ type log struct {
 	tail    streamlib.Offset
 	updated time.Time
 	corrupt *streamlib.CorruptError // the end of the file is damaged: no tail
+	state   streamlib.State
+	stated  bool  // the state has a record; else its life is in the first line
+	cut     int64 // where the event at cutFor begins
+	cutFor  streamlib.Offset
+	unnamed bool // a crash may leave the file that it took the place of
 
 	// The open logs' mu guards these.
 	refs   int
@@ -59,10 +66,10 @@ func (l *log) published() (f file, size int64, tail streamlib.Offset) {
 	return l.file, l.size, l.tail
 }
 
-func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
+func (l *log) publishedState() streamlib.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.size, l.tail, l.updated = size, tail, updated
+	return l.state
 }
 
 // openLog opens the stream's file, if it has one, reads its last line, and compares that with what is known of its
@@ -70,6 +77,13 @@ func (l *log) publish(size int64, tail streamlib.Offset, updated time.Time) {
 func (s *Store) openLog(l *log) error {
 	if err := l.open(s); err != nil {
 		return err
+	}
+	if s.version.Load() > 1 && l.file == nil {
+		if r, err := s.stateOf(l.stem()); err != nil && !isCorrupt(err) {
+			return err
+		} else if r != nil || err != nil {
+			_ = s.found(l, l.lost())
+		}
 	}
 	if l.corrupt != nil {
 		_ = s.found(l, l.corrupt)
@@ -94,6 +108,9 @@ func (l *log) open(s *Store) (err error) {
 		}
 	}
 	if err != nil || l.file == nil {
+		return err
+	}
+	if err = s.loadState(l); err != nil {
 		return err
 	}
 	err = l.readTail()
@@ -148,6 +165,7 @@ func (l *log) readTail() error {
 	}
 	l.size = size
 	if size == 0 {
+		l.tail, l.updated = l.state.First, l.state.UpdatedAt
 		return nil
 	}
 	line, err := lastLine(l.file, size)
@@ -161,7 +179,9 @@ func (l *log) readTail() error {
 	if err != nil {
 		return l.damaged(size-int64(len(line)), err)
 	}
-	l.tail, l.updated = e.Offset+1, e.CreatedAt()
+	if l.tail, l.updated = e.Offset+1, e.CreatedAt(); l.tail < l.state.First {
+		return l.damaged(size, fmt.Errorf("it ends before offset %d, the first that is kept", l.state.First))
+	}
 	return nil
 }
 
@@ -174,6 +194,12 @@ func (l *log) firstSum() string {
 	f, size, _ := l.published()
 	if f == nil {
 		return "none"
+	}
+	l.mu.Lock()
+	unnamed := l.unnamed
+	l.mu.Unlock()
+	if unnamed {
+		return ""
 	}
 	s := scanner{f: f, size: size, chunk: 4 << 10}
 	line, err := s.next()
@@ -200,6 +226,10 @@ func lastLine(f io.ReaderAt, size int64) ([]byte, error) {
 	}
 }
 
+// growSlowly is from where on what is read at once is doubled for a line that is longer: it is kept with the events, and
+// many readers may be at long ones.
+const growSlowly = 128 << 10
+
 // scanner goes along the lines of a file from pos, where one begins, to size. The lines it returned stay as they are.
 type scanner struct {
 	f     io.ReaderAt
@@ -221,7 +251,7 @@ func (s *scanner) buffered() bool {
 // next returns the next line. A line without its end is the file's last, or longer than a line can be. At size it is
 // io.EOF.
 func (s *scanner) next() ([]byte, error) {
-	for n := s.chunk; !s.buffered(); n *= 8 {
+	for n := s.chunk; !s.buffered(); {
 		have := int64(len(s.ahead))
 		n = min(max(n, 2*have), s.size-s.pos)
 		if n == 0 {
@@ -240,6 +270,9 @@ func (s *scanner) next() ([]byte, error) {
 			return nil, err
 		}
 		s.ahead = b[:have+int64(read)]
+		if n *= 2; n < growSlowly {
+			n *= 4
+		}
 	}
 	line := s.ahead[:s.n:s.n]
 	s.ahead, s.pos, s.n = s.ahead[s.n:], s.pos+int64(s.n), 0
@@ -300,9 +333,16 @@ func lineFrom(f io.ReaderAt, from, high, size int64) (begin int64, line []byte, 
 	return begin, line, err
 }
 
-// read yields the events in [from, to) that are published.
+// read yields the events in [from, to) that are published and kept.
 func (l *log) read(from, to streamlib.Offset, yield func([]streamlib.Event, error) bool) {
 	f, size, tail := l.published()
+	switch first := l.publishedState().First; {
+	case from < 0:
+		from = first
+	case from < first:
+		yield(nil, &streamlib.GoneError{Stream: l.name, After: from - 1, Tail: tail, First: first})
+		return
+	}
 	if l.corrupt == nil {
 		to = min(to, tail)
 	}

@@ -77,6 +77,18 @@ func (o *openLogs) discard(l *log) {
 	o.forget(l)
 }
 
+// replace lets what finds the log find another from now on, which has bytes that are not synced.
+func (o *openLogs) replace(l, by *log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.dirty = false
+	o.forget(l)
+	o.logs[by.name] = by
+	by.dirty = true
+	by.writes++
+	by.place = o.idle.PushFront(by)
+}
+
 // forget makes the log one that nobody finds; who has it keeps it. The caller holds mu.
 func (o *openLogs) forget(l *log) {
 	if o.logs[l.name] != l {
@@ -182,6 +194,31 @@ func (o *openLogs) syncLog(name string) (closed bool, err error) {
 		err = o.syncClosed(name)
 	}
 	return closed, err
+}
+
+// syncTogether syncs the streams' files with one sync of all that there is: what was written to them, and what was
+// before they were closed. What is written, or closed, while it goes on is left to the next.
+func (o *openLogs) syncTogether(names []string, syncAll func() error) error {
+	o.mu.Lock()
+	before := map[*log]int{}
+	for _, name := range names {
+		if l := o.logs[name]; l != nil && l.dirty {
+			before[l] = l.writes
+		}
+		delete(o.unsynced, name)
+	}
+	o.mu.Unlock()
+	if err := syncAll(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for l, writes := range before {
+		if l.writes == writes {
+			l.dirty = false
+		}
+	}
+	return nil
 }
 
 // syncFile makes durable what was written to the log so far. The caller has acquired it.

@@ -13,8 +13,13 @@ const (
 	streamsDir = "streams"
 	journalDir = "journal"
 	damagedDir = "damaged"
+	stateDir   = "state"
 	formatFile = "format"
 	probeFile  = streamsDir + "/.probe"
+
+	deletionsFile = "deletions"
+	newState      = stateDir + "/.new"       // that is to take the place of another
+	newTrimmed    = streamsDir + "/.trimmed" // what is kept of a stream
 
 	suffix  = ".json"
 	maxStem = 220 // of the 255 bytes of a file name, less room for the suffixes of what recovery keeps

@@ -3,6 +3,7 @@ package disk
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +23,19 @@ import (
 type conversion struct {
 	*Store
 	count int
-	done  []string // the older files that are not needed any more, once the new names are durable
+	new   []converted // files that do not have their names yet
+	taken map[string]bool
+	size  int64 // of these files
+	loose bool  // of some of them the bytes are not durable yet
 }
+
+// converted is a file made of an older one, that is to be at path. It and from are in taken.
+type converted struct{ from, made, path string }
+
+// How much is given its names at once. The first files are synced one by one, which for a few costs less.
+var maxNew, fewNew = 1000, 32
+
+const maxNewSize = 64 << 20
 
 // convert converts a folder that has no format yet. Where it cannot, the older files are there still.
 func (s *Store) convert() error {
@@ -35,20 +46,23 @@ func (s *Store) convert() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c, start := &conversion{Store: s}, time.Now()
+	c, start := &conversion{Store: s, taken: map[string]bool{}}, time.Now()
 	for _, file := range files {
 		if err := c.convertFile(file); err != nil {
 			return fmt.Errorf("the streams of an older version must be converted, and %s/%s cannot be: %w",
 				streamsDir, file, err)
 		}
 	}
+	if err := c.name(); err != nil {
+		return fmt.Errorf("the streams of an older version must be converted, and cannot be: %w", err)
+	}
 	if c.count > 0 {
 		s.options.Log.Info("converted the streams of an older version", "streams", c.count, "took", time.Since(start))
 	}
-	return c.removeDone()
+	return nil
 }
 
-// convertFile makes a stream's own file of one of the older form. The new file is whole and durable before it has its
+// convertFile makes a stream's own file of one of the older form. It is to be whole and durable before it has its
 // name. What is not of the older form stays as it is, and so does what can be no stream's.
 func (c *conversion) convertFile(file string) error {
 	from := streamsDir + "/" + file
@@ -69,7 +83,12 @@ func (c *conversion) convertFile(file string) error {
 		}
 	}
 	made := l.path + ".converting"
-	damage, err := c.writeLines(l, from, made)
+	damage, size, err := c.writeLines(l, from, made)
+	if classify(err) == streamlib.ErrFull && len(c.new) > 0 { // the older files take room
+		if err = c.name(); err == nil {
+			damage, size, err = c.writeLines(l, from, made)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -90,19 +109,16 @@ func (c *conversion) convertFile(file string) error {
 			return err
 		}
 	}
-	if err := c.fs.rename(made, l.path); err != nil {
-		return err
-	}
+	c.new = append(c.new, converted{from, made, l.path})
+	c.taken[from], c.taken[l.path] = true, true
+	c.size += size
 	if c.count++; c.count%10_000 == 0 {
 		c.options.Log.Info("converting the streams of an older version", "streams", c.count)
 	}
-	if l.path == from {
+	if len(c.new) < maxNew && c.size < maxNewSize {
 		return nil
 	}
-	if c.done = append(c.done, from); len(c.done) < 1000 {
-		return nil
-	}
-	return c.removeDone()
+	return c.name()
 }
 
 // olderName returns the name of the stream that is in a file of the streams' folder, "" where that does not have the
@@ -144,51 +160,57 @@ func (c *conversion) olderName(file string) (string, error) {
 // clear converts the file at path first, where that is an older one: what is one stream's own name may be another's
 // raw name. It tells whether it found one.
 func (c *conversion) clear(path string) (found bool, err error) {
-	if count := c.count; !slices.Contains(c.done, path) {
+	if count := c.count; !c.taken[path] {
 		err = c.convertFile(strings.TrimPrefix(path, streamsDir+"/"))
 		found = c.count > count
 	}
-	if err == nil && slices.Contains(c.done, path) {
-		err = c.removeDone()
+	if err == nil && c.taken[path] {
+		err = c.name()
 	}
 	return found, err
 }
 
-// writeLines writes the events of the older file to one at made, durably. Where it is damaged these are the ones
-// before the damage, which it returns, and a copy of it is kept.
-func (c *conversion) writeLines(l *log, from, made string) (damage *mark, err error) {
+// writeLines writes the events of the older file to one at made, whose size it returns, durably or to be synced with
+// others. Where it is damaged these are the ones before the damage, which it returns, and a copy of it is kept.
+func (c *conversion) writeLines(l *log, from, made string) (damage *mark, _ int64, err error) {
 	old, size, err := openSized(c.fs, from)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer old.close()
+	loose := c.count >= fewNew && c.fs.syncsClosed() // before anything is written
 	f, err := c.fs.open(made, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	defer f.close()
+	defer func() { err = cmp.Or(err, f.close()) }()
 	out := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 64<<10)
 	err = rewrite(out, io.NewSectionReader(old, 0, size), from, l.name)
 	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
 	if err != nil && !damaged {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := out.Flush(); err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	length, err := f.size()
+	if err != nil {
+		return nil, 0, err
 	}
 	if damaged {
 		kept, _, err := c.keepCopy(old, 0, size, l.beside("damaged", corrupt.Offset))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		damage = &mark{File: l.path,
+		damage = &mark{File: l.path, Offset: length,
 			Reason: fmt.Sprintf("%s was damaged at byte %d when it was converted, all of it is in %s: %s",
 				from, corrupt.Offset, kept, corrupt.Reason)}
-		if damage.Offset, err = f.size(); err != nil {
-			return nil, err
-		}
 	}
-	return damage, c.sync(made, f.sync)
+	if loose {
+		c.loose = true
+		return damage, length, nil
+	}
+	return damage, length, c.sync(made, f.sync)
 }
 
 // isFree tells whether nothing is at path, or what was made for it already.
@@ -208,20 +230,35 @@ func (c *conversion) isFree(path, made string) (bool, error) {
 	return true, there.close()
 }
 
-// removeDone removes the older files that have been converted, when the new names are durable.
-func (c *conversion) removeDone() error {
-	if len(c.done) == 0 {
-		return nil
-	}
-	if err := c.syncStreams(); err != nil {
-		return err
-	}
-	for _, path := range c.done {
-		if err := c.fs.remove(path); err != nil {
+// name gives the new files their names, once they are durable, and removes the older ones that had other names, once
+// these are.
+func (c *conversion) name() error {
+	if c.loose {
+		if err := c.sync(streamsDir, c.fs.syncAll); err != nil {
 			return err
 		}
 	}
-	c.done = nil
+	older := c.new[:0:0]
+	for _, n := range c.new {
+		if err := c.fs.rename(n.made, n.path); err != nil {
+			return err
+		}
+		if n.from != n.path {
+			older = append(older, n)
+		}
+	}
+	if len(older) > 0 {
+		if err := c.syncStreams(); err != nil {
+			return err
+		}
+	}
+	for _, n := range older {
+		if err := c.fs.remove(n.from); err != nil {
+			return err
+		}
+	}
+	c.new, c.size, c.loose = nil, 0, false
+	clear(c.taken)
 	return nil
 }
 

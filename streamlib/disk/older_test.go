@@ -32,6 +32,15 @@ func olderFolder(t *testing.T) *history {
 	return h
 }
 
+// convertsTogether has few files named at once, and none synced by itself.
+func convertsTogether(together bool) (restore func()) {
+	was, wasFew := maxNew, fewNew
+	if together {
+		maxNew, fewNew = 4, 1
+	}
+	return func() { maxNew, fewNew = was, wasFew }
+}
+
 // olderOne is a file of the older form with one event.
 const olderOne = `{"events":[{"offset":"0","eventStreamId":%q,"data":1,"createdAt":"2024-01-08T00:00:00.000Z"}]}`
 
@@ -79,6 +88,7 @@ func TestCrashDuringConversion(t *testing.T) {
 	for down, n := true, 1; down; n += stride(1, 5) {
 		down = false
 		for seed := range uint64(9) {
+			restore := convertsTogether(seed%2 == 0)
 			h := olderFolder(t)
 			h.fs.rng = rand.New(rand.NewPCG(seed, 2))
 			for _, at := range []int{n, 1 + n*int(seed+1)*7%80} {
@@ -97,6 +107,7 @@ func TestCrashDuringConversion(t *testing.T) {
 				t.Fatalf("crash at %d, seed %d: %v", n, seed, err)
 			}
 			is.NoErr(h.reopen(power))
+			restore()
 			runs++
 		}
 	}
@@ -112,6 +123,7 @@ func TestConversionThatFails(t *testing.T) {
 		reached = false
 		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS, syscall.EMFILE} {
 			for e := range effect(3) {
+				restore := convertsTogether(e != partly)
 				h := olderFolder(t)
 				h.watch = func(o op) outcome {
 					if o.n != n || o.kind == "sync" && errno != syscall.EIO ||
@@ -132,8 +144,75 @@ func TestConversionThatFails(t *testing.T) {
 					t.Fatalf("operation %d, %v: %v", n, errno, err)
 				}
 				is.NoErr(h.reopen(power))
+				restore()
 			}
 		}
+	}
+}
+
+// What is lost between the write of a file and the sync of all of them is an error, and the older file is there still.
+func TestLossWhileConverting(t *testing.T) {
+	is := is.New(t)
+	defer convertsTogether(true)()
+	h := olderFolder(t)
+	before := h.fs.files()
+	h.watch = func(o op) outcome {
+		h.fs.lost = h.fs.lost || o.kind == "close" && strings.HasSuffix(o.path, ".converting")
+		return outcome{}
+	}
+	is.True(errors.Is(h.open(), syscall.EIO))
+	h.watch = nil
+	for path, b := range before {
+		is.Equal(string(h.fs.contents(path)), string(b))
+	}
+	h.fs.restart(power)
+	is.NoErr(h.open())
+	is.NoErr(lookConverted(h))
+}
+
+// Where the disk has no room for the new files beside the older ones, these go first.
+func TestConversionOnATightDisk(t *testing.T) {
+	is := is.New(t)
+	for _, prefix := range []string{"s", "S"} { // which keeps its file's name, and does not
+		fs := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+		for _, folder := range []string{streamsDir, journalDir} {
+			n := newFolder()
+			fs.root.entries[folder], fs.root.durable[folder] = n, n
+		}
+		const streams = 20
+		for i := range streams {
+			fs.plant(fmt.Sprintf("streams/%s%d.json", prefix, i), fmt.Appendf(nil, olderOne, fmt.Sprint(prefix, i)))
+		}
+		fs.limited, fs.room = true, 1000
+		s, err := openStore(fs, Options{})
+		is.NoErr(err)
+		for i := range streams {
+			events, err := read(s, fmt.Sprint(prefix, i), 0)
+			is.NoErr(err)
+			is.Equal(len(events), 1)
+		}
+	}
+}
+
+// Of two files that say the same stream's name one is that, whichever is met first; the other stays.
+func TestOlderFilesOfOneStream(t *testing.T) {
+	is := is.New(t)
+	defer convertsTogether(true)()
+	two := fmt.Appendf(nil, `{"events":[%s,%[1]s]}`, strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf(olderOne, "a:b:c"),
+		`{"events":[`), "]}"))
+	two = bytes.Replace(two, []byte(`},{"offset":"0"`), []byte(`},{"offset":"1"`), 1)
+	for range 20 { // in any order
+		f := files{"streams/a%3Ab%3ac.json": fmt.Appendf(nil, olderOne, "a:b:c"), "streams/a:b:c.json": two}
+		before := maps.Clone(f)
+		s, fs, err := f.open(Options{})
+		is.NoErr(err)
+		events, err := read(s, "a:b:c", 0)
+		is.NoErr(err)
+		stayed := "streams/a%3Ab%3ac.json"
+		if len(events) == 1 {
+			stayed = "streams/a:b:c.json"
+		}
+		is.Equal(string(fs.contents(stayed)), string(before[stayed]))
 	}
 }
 
@@ -274,7 +353,7 @@ func TestVerifyAndRepairOlderFolder(t *testing.T) {
 	_, err = os.Stat(filepath.Join(dir, damagedDir))
 	is.True(errors.Is(err, os.ErrNotExist))
 	var said []string
-	is.NoErr(Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }))
+	is.NoErr(Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }, nil))
 	is.True(len(said) == 2 && strings.Contains(said[0], "streams/%58.damaged-"))
 	s := openFolder(t, dir, Options{})
 	defer s.Close()

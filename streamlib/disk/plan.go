@@ -25,6 +25,7 @@ type replayed struct {
 type life struct {
 	first  streamlib.Offset // of pieces, -1 where there are none
 	pieces pieces
+	state  *stateRecord // nil where it was not set
 
 	deleted bool
 	sum     string // of the first line that was deleted: see deletion
@@ -65,6 +66,17 @@ func (p pieces) ReadAt(b []byte, at int64) (n int, err error) {
 		n += int(k)
 	}
 	return n, nil
+}
+
+// without returns what stands behind the first n bytes.
+func (p pieces) without(n int64) (rest pieces) {
+	for _, piece := range p {
+		if skip := max(0, min(n-piece.from, int64(piece.length))); skip < int64(piece.length) {
+			piece.at, piece.length, piece.from = piece.at+skip, piece.length-int(skip), rest.size()
+			rest = append(rest, piece)
+		}
+	}
+	return rest
 }
 
 // readJournals checks the journals and plans what is to be done for each stream. A journal's first frame says how
@@ -160,7 +172,7 @@ func (j *journal) plan(plan map[string]*replayed, lines []byte, at int64) error 
 		}
 		if last != nil && len(record) > nameAt && bytes.HasPrefix(record[nameAt:], name) {
 			last.add(j, at, n)
-		} else if e, err := streamlib.ParseRecord(record); err == nil {
+		} else if e, err := parseRecord(record); err == nil {
 			if last = plan[e.Stream()]; last == nil {
 				last = &replayed{name: e.Stream(), life: life{first: -1}}
 				plan[last.name] = last
@@ -169,23 +181,88 @@ func (j *journal) plan(plan map[string]*replayed, lines []byte, at int64) error 
 				last.first = e.Offset
 			}
 			last.add(j, at, n)
+			_, life := withoutLife(record)
+			j.deletions = max(j.deletions, life)
 		} else {
+			last = nil
 			var d deletion
-			if err := json.Unmarshal(append(record, '}'), &d); err != nil || d.Delete == "" {
-				return damaged(errControl)
+			state, errState := parseState(record)
+			if errState != nil {
+				if err := json.Unmarshal(append(record, '}'), &d); err != nil || d.Delete == "" {
+					return damaged(errControl)
+				}
+			} else {
+				d.Delete = state.Stream
 			}
 			r := plan[d.Delete]
 			if r == nil {
 				r = &replayed{name: d.Delete, life: life{first: -1}}
 				plan[d.Delete] = r
 			}
-			r.deleted, r.sum = true, d.First
-			r.former, r.life = append(r.former, r.life), life{first: -1}
-			last = nil
+			if state != nil {
+				j.deletions = max(j.deletions, state.Life)
+				state.Made = state.Made || r.state != nil && r.state.Made
+				r.state = state
+			} else {
+				j.deletions = max(j.deletions, d.Deletions)
+				r.deleted, r.sum = true, d.First
+				r.former, r.life = append(r.former, r.life), life{first: -1}
+			}
 		}
 		lines, at = lines[n:], at+int64(n)
 	}
 	return nil
+}
+
+// align drops the lines that the stream's file does not begin with, as its first whole line tells. Without one they can
+// all stand there.
+func (r *life) align(l *log) error {
+	begin, line, err := l.firstWhole()
+	if line == nil || err != nil {
+		return err
+	}
+	offsets := map[int64]streamlib.Offset{}
+	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
+		at := s.pos
+		there, err := s.next()
+		if err != nil {
+			return nil // whose that line is will be found out
+		}
+		e, err := parseLine(there, l.quoted)
+		if err != nil {
+			return l.damaged(0, fmt.Errorf("what the journal has for it: %w", err))
+		}
+		offsets[at] = e.Offset
+		if !bytes.Equal(there, line) {
+			continue
+		}
+		if first, ok := offsets[at-begin]; ok {
+			r.pieces, r.first = r.pieces.without(at-begin), first
+		}
+		return nil
+	}
+}
+
+// skip drops the lines of the events before o, of which the stream's file does not have any more.
+func (r *life) skip(l *log, o streamlib.Offset) error {
+	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
+		begin := s.pos
+		line, err := s.next()
+		if err == io.EOF {
+			r.pieces, r.first = nil, o
+			return nil
+		} else if err != nil {
+			return err
+		}
+		e, err := parseLine(line, l.quoted)
+		if err != nil {
+			return l.damaged(0, fmt.Errorf("what the journal has for it: %w", err))
+		}
+		if e.Offset >= o {
+			r.pieces, r.first = r.pieces.without(begin), e.Offset
+			return nil
+		}
+	}
 }
 
 func (r *replayed) add(j *journal, at int64, length int) {

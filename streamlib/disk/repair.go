@@ -20,8 +20,8 @@ import (
 // streams, or of all where none is named, it cuts off what is damaged and what follows, and keeps a copy of the whole
 // file. The events behind the damage are then no longer in the stream, and their offsets will be given again; with
 // salvage, those of them that are whole are in a file beside it. No copy that it makes takes the place of another. A
-// stream that cannot be repaired keeps no other from it.
-func Repair(dir string, names []string, salvage bool, tell func(string)) error {
+// stream that cannot be repaired keeps no other from it. Progress, where not nil, gets how many of the files are done.
+func Repair(dir string, names []string, salvage bool, tell func(string), progress func(done, of int)) error {
 	s, err := offline(dir)
 	if err != nil {
 		return err
@@ -34,6 +34,7 @@ func Repair(dir string, names []string, salvage bool, tell func(string)) error {
 	if err := s.recover(true); err != nil {
 		return err
 	}
+	s.progress = progress
 	return s.repairAll(names, salvage)
 }
 
@@ -43,9 +44,15 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 	if err != nil {
 		return err
 	}
+	if err := s.orphans(files, nil); err != nil {
+		return err
+	}
 	left, failed := maps.Clone(s.marks), 0
 	missing := slices.Clone(names)
-	for _, file := range files {
+	for i, file := range files {
+		if s.progress != nil {
+			s.progress(i, len(files))
+		}
 		l, err := s.openFile(file)
 		if l != nil {
 			missing = slices.DeleteFunc(missing, func(name string) bool { return name == l.name })
@@ -71,7 +78,7 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 		if m.Stream == "" {
 			l.path = m.File
 		}
-		if err := s.mend(l, "its file is gone, and it begins again at offset 0"); err != nil {
+		if err := s.mendGone(l); err != nil {
 			failed++
 			s.say(fmt.Sprintf("stream %q could not be repaired: %v", m.Stream, err))
 		}
@@ -85,6 +92,9 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 	case len(missing) > 0:
 		return fmt.Errorf("there is no stream %q", missing)
 	case failed > 0:
+		if failed == 1 {
+			return errors.New("1 file could not be repaired")
+		}
 		return fmt.Errorf("%d files could not be repaired", failed)
 	}
 	return nil
@@ -93,6 +103,9 @@ func (s *Store) repairAll(names []string, salvage bool) error {
 // repair cuts the stream's file where it is damaged, adds what the journal had for it where that goes on there, and
 // takes its mark away.
 func (s *Store) repair(l *log, salvage bool) error {
+	if err := s.repairState(l); err != nil {
+		return err
+	}
 	next, end, err := l.check(streamlib.MaxOffset+1, new(Summary))
 	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
 	switch {
@@ -119,9 +132,55 @@ func (s *Store) repair(l *log, salvage bool) error {
 	if err := s.shorten(l, end); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("stream %q: %d events stay; %d bytes from byte %d on were given up (%s); "+
-		"the file as it was is %s", l.name, next, l.size-end, end, corrupt.Reason, kept))
+	if next < l.state.First { // what is left are events that were dropped
+		l.state.First = next
+		if err := s.setState(l); err != nil {
+			return err
+		}
+	}
+	stay := fmt.Sprintf("%d events stay", next)
+	if next == 1 {
+		stay = "1 event stays"
+	}
+	s.say(fmt.Sprintf("stream %q: %s; %d bytes from byte %d on were given up (%s); "+
+		"the file as it was is %s", l.name, stay, l.size-end, end, corrupt.Reason, kept))
 	return s.mend(l, "what stands before the damage is whole")
+}
+
+// repairState lets a stream that has a state begin where its file does, where that is further on, and where the state
+// is damaged, whose file it keeps.
+func (s *Store) repairState(l *log) error {
+	err := s.stateFor(l, nil)
+	corrupt, damaged := errors.AsType[*streamlib.CorruptError](err)
+	if err != nil && !damaged {
+		return err
+	}
+	base, err := l.base()
+	if err != nil || !damaged && (base <= l.state.First || l.state == streamlib.State{}) {
+		return err
+	}
+	if damaged {
+		kept, err := s.putAside(corrupt.File, corrupt.File+".damaged")
+		if err != nil {
+			return err
+		}
+		s.say(fmt.Sprintf("stream %q: whether it was closed is not known any more (%s); the file that said so is %s",
+			l.name, corrupt.Reason, kept))
+	}
+	if base > 0 {
+		s.say(fmt.Sprintf("stream %q: it begins at offset %d now: those before are not there", l.name, base))
+	}
+	l.state.First = max(base, 0)
+	return s.setState(l)
+}
+
+// setState makes the log's state the stream's, durably.
+func (s *Store) setState(l *log) error {
+	r := newStateRecord(l.name, l.state, false, false)
+	s.mu.Lock()
+	s.states[l.stem()] = r
+	s.mu.Unlock()
+	return errors.Join(s.upgrade(2), s.writeStates([]string{l.stem()}))
 }
 
 // shorten leaves the first end bytes of the stream's file, in a new one: what has its name may be a link to another's.
@@ -153,6 +212,18 @@ func (l *log) beside(what string, at int64) string {
 	return fmt.Sprintf("%s/%s.%s-%d", streamsDir, l.stem(), what, at)
 }
 
+// mendGone is mend for a stream whose file is gone. What it had beside its events is kept under another name.
+func (s *Store) mendGone(l *log) error {
+	if r, err := s.readState(l.stem()); err == nil && r != nil || isCorrupt(err) {
+		kept, err := s.putAside(statePath(l.stem()), statePath(l.stem())+".gone")
+		if err != nil {
+			return err
+		}
+		s.say(fmt.Sprintf("stream %q: what it had beside its events is in %s", l.name, kept))
+	}
+	return s.mend(l, "its file is gone, and it begins again at offset 0")
+}
+
 // mend adds what the journal had for a stream that is whole as far as it goes, and lets it take appends again.
 func (s *Store) mend(l *log, why string) error {
 	m := s.marked(l)
@@ -171,7 +242,7 @@ func (s *Store) mend(l *log, why string) error {
 			return err
 		}
 	}
-	if err := s.unmark(l); err != nil {
+	if err := errors.Join(s.writeStates([]string{l.stem()}), s.unmark(l)); err != nil {
 		return err
 	}
 	s.say(fmt.Sprintf("stream %q takes appends again: %s", l.name, why))
@@ -239,10 +310,17 @@ func (s *Store) salvage(l *log, end int64) error {
 			told = append(told, fmt.Sprintf("and %d more", len(runs)-i))
 			break
 		}
+		if run[0] == run[1] {
+			told = append(told, fmt.Sprint(int64(run[0])))
+			continue
+		}
 		told = append(told, fmt.Sprintf("%d to %d", run[0], run[1]))
 	}
-	s.say(fmt.Sprintf("stream %q: %d whole events from behind the damage are in %s, with the offsets %s",
-		l.name, count, kept, strings.Join(told, ", ")))
+	which := fmt.Sprintf("%d whole events from behind the damage are in %s, with the offsets", count, kept)
+	if count == 1 {
+		which = fmt.Sprintf("1 whole event from behind the damage is in %s, with the offset", kept)
+	}
+	s.say(fmt.Sprintf("stream %q: %s %s", l.name, which, strings.Join(told, ", ")))
 	return nil
 }
 

@@ -23,7 +23,7 @@ import (
 func repairOn(fs fsys, salvage bool) (said []string, err error) {
 	s := newStore(fs, Options{})
 	s.tell = func(sentence string) { said = append(said, sentence) }
-	if err = s.loadMarks(); err == nil {
+	if err = errors.Join(s.checkFormat(), s.loadMarks()); err == nil {
 		if err = s.recover(true); err == nil {
 			err = s.repairAll(nil, salvage)
 		}
@@ -593,7 +593,7 @@ func TestRepairSparesTheOtherNameOfAFile(t *testing.T) {
 				t.Skip("no links here:", err)
 			}
 			var said []string
-			is.NoErr(Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }))
+			is.NoErr(Repair(dir, nil, false, func(sentence string) { said = append(said, sentence) }, nil))
 			is.True(strings.Contains(strings.Join(said, "\n"), `stream "c"`))
 			left, err := os.ReadFile(b)
 			is.NoErr(err)

@@ -19,15 +19,30 @@ import (
 func (s *Store) recover(repair bool) error {
 	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
 	// showed as deleted, the mark of one.
-	for _, dir := range [...]string{journalDir, streamsDir, damagedDir} {
+	for _, dir := range [...]string{journalDir, streamsDir, damagedDir, stateDir} {
 		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
+	deletions, err := s.readDeletions()
+	if s.counted = deletions; isCorrupt(err) {
+		s.say(fmt.Sprintf("%v; the count of deletions goes on from the time", err))
+		s.counted = -1
+	} else if err != nil {
+		return err
+	}
+	deletions = max(deletions, 0)
+	s.deletions.Store(deletions)
+	if err := s.removeTrimmed(); err != nil && !isReadOnly(err) {
+		return err
+	}
 	journals, plan, err := s.readJournals(repair)
+	owned := false // by the checkpoints, which close them
 	defer func() {
-		for _, j := range journals {
-			j.file.close()
+		if !owned {
+			for _, j := range journals {
+				j.file.close()
+			}
 		}
 	}()
 	if err != nil {
@@ -42,11 +57,15 @@ func (s *Store) recover(repair bool) error {
 			return err
 		}
 		noSync, rebooted, unclear = noSync || j.noSync, rebooted || j.rebooted, unclear || !j.clean
+		deletions = max(deletions, j.deletions)
 	}
+	s.deletions.Store(deletions)
 	// Nothing goes into a stream's file that the journal may lose again.
 	if err := journals[len(journals)-1].secure(); err != nil {
 		return err
 	}
+	together := len(plan) >= manyFiles && s.fs.syncsClosed()
+	s.together = together
 	for i, name := range slices.Sorted(maps.Keys(plan)) {
 		if err := s.replay(plan[name]); err != nil {
 			return fmt.Errorf("replay %q: %w", name, err)
@@ -55,15 +74,23 @@ func (s *Store) recover(repair bool) error {
 			s.options.Log.Info("replaying", "streams", i+1, "of", len(plan))
 		}
 	}
+	s.together = false
 	if err := s.rejoinAll(); err != nil {
 		return err
+	}
+	states := maps.Clone(s.states)
+	full := errors.Join(s.writeStates(slices.Collect(maps.Keys(states))), s.writeDeletions(deletions))
+	stays := classify(full) == streamlib.ErrFull && !repair
+	if full != nil && !stays {
+		return full
 	}
 	if rebooted {
 		if err := s.repairAll(nil, false); err != nil {
 			return err
 		}
 	}
-	if noSync || unclear { // what a damaged frame named may not be durable, and nobody knows of it any more
+	// What a damaged frame named may not be durable, and nobody knows of it any more.
+	if noSync || unclear || together {
 		if err := s.fs.syncAll(); err != nil {
 			return err
 		}
@@ -71,7 +98,24 @@ func (s *Store) recover(repair bool) error {
 	if err := s.fs.syncDir(streamsDir); err != nil {
 		return err
 	}
-	s.number = journals[len(journals)-1].number
+	if err := s.fs.syncDir(stateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	last := journals[len(journals)-1]
+	s.number = last.number
+	if stays { // a checkpoint is for what there was no room for
+		s.frames = last.sequence
+		for _, j := range journals {
+			j.names, j.states = map[string]int64{}, map[string]bool{}
+			for stem := range states {
+				j.states[stem] = true
+			}
+			s.full = append(s.full, j)
+		}
+		owned = true
+		s.options.Log.Error("the journals stay until there is room for what they have", "error", full)
+		return nil
+	}
 	for _, j := range journals {
 		if err := removeJournal(s.fs, j.path); err != nil {
 			return err
@@ -116,7 +160,7 @@ func (s *Store) replay(r *replayed) error {
 			return err
 		}
 	}
-	if len(r.pieces) == 0 {
+	if len(r.pieces) == 0 && r.state == nil {
 		return nil
 	}
 	if f, err := s.fs.open(l.path, os.O_RDONLY); err == nil {
@@ -126,13 +170,44 @@ func (s *Store) replay(r *replayed) error {
 	} else if _, err := s.adopt(l); err != nil && !isCorrupt(err) {
 		return err // what is damaged there is told when the journal finds nothing to go on from
 	}
+	flag := os.O_RDWR
+	if len(r.pieces) > 0 || r.state.Made {
+		flag |= os.O_CREATE
+	}
 	var err error
-	if l.file, err = s.fs.open(l.path, os.O_RDWR|os.O_CREATE); err != nil {
+	if l.file, err = s.fs.open(l.path, flag); errors.Is(err, fs.ErrNotExist) {
+		return s.setAside(l, r, l.damaged(0, errors.New("the file is gone")))
+	} else if err != nil {
 		return s.excuse(l, r, err)
 	}
 	defer l.file.close()
-	if err := s.add(l, &r.life); err != nil {
+	if err := s.replayState(l, &r.life); err != nil {
 		return s.excuse(l, r, err)
+	}
+	return nil
+}
+
+// replayState makes the life's lines the end of the stream's file, and its state the stream's.
+func (s *Store) replayState(l *log, r *life) error {
+	was, err := s.readState(l.stem())
+	if r.state != nil {
+		was, err = r.state, nil
+	}
+	if err != nil && !isCorrupt(err) {
+		return err
+	}
+	if was != nil {
+		l.state, _ = was.state()
+	}
+	if len(r.pieces) > 0 {
+		if err := s.add(l, r); err != nil {
+			return err
+		}
+	}
+	if r.state != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.states[l.stem()] = r.state
 	}
 	return nil
 }
@@ -159,13 +234,13 @@ func (s *Store) replayDeletion(l *log, r *replayed) error {
 	case whose == nobody, whose == former:
 		return s.removeAgain(l)
 	case whose == current:
-		return nil
+		return s.removeState(l.name) // where the life after it has none; else that is yet to be written
 	}
 	kept, err := s.putAside(l.path, l.beside("deleted", 0))
 	if err != nil {
 		return err
 	}
-	return s.mark(l, mark{File: l.path, Reason: reason + "; it is now " + kept})
+	return errors.Join(s.removeState(l.name), s.mark(l, mark{File: l.path, Reason: reason + "; it is now " + kept}))
 }
 
 // owner is whose events a file begins with.
@@ -188,9 +263,7 @@ func (r *replayed) whose(l *log) (owner, error) {
 		if begin == 0 && life.sum == lineSum(line) || life.sum == "" && life.deleted {
 			return true
 		}
-		b := make([]byte, len(line))
-		_, err := life.pieces.ReadAt(b, begin)
-		return life.first == 0 && err == nil && bytes.Equal(b, line)
+		return life.has(begin, line, l)
 	}
 	switch {
 	case is(r.life):
@@ -201,9 +274,30 @@ func (r *replayed) whose(l *log) (owner, error) {
 	return stranger, nil
 }
 
+// has tells whether the journals have the line of the life's file that begins there, or, where what was before it was
+// dropped, further on.
+func (r *life) has(begin int64, line []byte, l *log) bool {
+	b := make([]byte, len(line))
+	if _, err := r.pieces.ReadAt(b, begin); r.first == 0 && err == nil && bytes.Equal(b, line) {
+		return true
+	}
+	e, err := parseLine(line, l.quoted)
+	if err != nil || begin > 0 || e.Offset < r.first || e.Offset == 0 {
+		return false
+	}
+	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
+		there, err := s.next()
+		if err != nil {
+			return false
+		} else if bytes.Equal(there, line) {
+			return true
+		}
+	}
+}
+
 // removeAgain removes the stream's file, and what was known of its damage.
 func (s *Store) removeAgain(l *log) error {
-	return errors.Join(removeStream(s.fs, l.name), s.unmark(l))
+	return errors.Join(s.removeStream(l.name), s.unmark(l))
 }
 
 // firstWhole returns the file's first line that is an event of the stream, and where it begins; nil where there is
@@ -232,7 +326,7 @@ type halfWritten struct{ error }
 
 func (u halfWritten) Unwrap() error { return u.error }
 
-// add makes the life's lines the end of the stream's file, durably.
+// add makes the life's lines the end of the stream's file, durably, or to be synced with the others'.
 func (s *Store) add(l *log, r *life) error {
 	pos, next, err := s.goesOn(l, r)
 	if err != nil {
@@ -244,6 +338,9 @@ func (s *Store) add(l *log, r *life) error {
 	}
 	if err := s.cut(l, pos+r.pieces.size(), next); err != nil {
 		return halfWritten{err}
+	}
+	if s.together {
+		return nil
 	}
 	if err := l.file.sync(); err != nil {
 		return halfWritten{err}
@@ -260,7 +357,22 @@ func (s *Store) goesOn(l *log, r *life) (pos int64, next streamlib.Offset, err e
 		return 0, 0, err
 	}
 	var last time.Time
-	if r.first > 0 {
+	base, err := l.base()
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case base > l.state.First:
+		return 0, 0, l.lostBeginning(base)
+	case base == r.first:
+	case base == unknown && r.first <= l.state.First: // its first line is not whole, and is one of them
+		if err := r.align(l); err != nil {
+			return 0, 0, err
+		}
+	case r.first < base:
+		if err := r.skip(l, base); err != nil {
+			return 0, 0, err
+		}
+	default:
 		begin, end, err := l.seek(r.first-1, size)
 		if err != nil {
 			return 0, 0, err

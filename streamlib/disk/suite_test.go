@@ -157,3 +157,9 @@ func stat(s streamlib.Storage, name string) (streamlib.Info, error) {
 func listed(s streamlib.Storage, prefix, after string, limit int) ([]string, error) {
 	return s.List(context.Background(), prefix, after, limit)
 }
+
+func eventOf(name string, o int, data json.RawMessage) streamlib.Event {
+	record, _ := streamlib.NewRecord(streamlib.Offset(o), name, data, testTime)
+	e, _ := streamlib.ParseRecord(record)
+	return e
+}

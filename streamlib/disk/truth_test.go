@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,17 +18,21 @@ type fact struct {
 
 // state is what a stream may be.
 type state struct {
-	life  int // counts deletions
-	facts []fact
+	life   int // counts deletions
+	facts  []fact
+	first  int // of facts that is kept
+	closed bool
+	note   string
 }
 
+// has tells whether the append is there, or was before its events were dropped: its key is still known.
 func (s *state) has(append int) bool {
 	return slices.ContainsFunc(s.facts, func(f fact) bool { return f.append == append })
 }
 
 func (s *state) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "life %d:", s.life)
+	fmt.Fprintf(&b, "life %d, from %d, closed %v, note %s:", s.life, s.first, s.closed, s.note)
 	for _, f := range s.facts {
 		data, _, _ := strings.Cut(f.data, `,"x"`)
 		fmt.Fprintf(&b, " %s", data)
@@ -39,7 +44,8 @@ func (s *state) String() string {
 type truth struct {
 	name   string
 	states []*state
-	keyed  []sent // what may be sent again
+	keyed  []sent        // what may be sent again
+	lives  map[int]int64 // what the store calls them
 }
 
 // sent is an append that had a key.
@@ -57,14 +63,15 @@ type attempt struct {
 	added  []*state
 }
 
-// appends begins an append of data: from now on it may be there.
-func (t *truth) appends(append_ int, data []string) attempt {
+// appends begins an append of data, behind which the stream may be closed, and with which it may be noted: from now on
+// it may be there.
+func (t *truth) appends(append_ int, data []string, closes bool, note string) attempt {
 	a := attempt{t: t, append: append_, before: slices.Clone(t.states)}
 	for _, s := range t.states {
-		if s.has(append_) {
+		if s.has(append_) || s.closed {
 			continue
 		}
-		with := &state{s.life, slices.Clone(s.facts)}
+		with := &state{s.life, slices.Clone(s.facts), s.first, closes, cmp.Or(note, s.note)}
 		for _, d := range data {
 			with.facts = append(with.facts, fact{append_, d, ""})
 		}
@@ -72,6 +79,37 @@ func (t *truth) appends(append_ int, data []string) attempt {
 	}
 	t.states = append(t.states, a.added...)
 	return a
+}
+
+// notes begins to note something without an append.
+func (t *truth) notes(note string) attempt {
+	a := attempt{t: t, before: slices.Clone(t.states)}
+	for _, s := range t.states {
+		a.added = append(a.added, &state{s.life, slices.Clone(s.facts), s.first, s.closed, note})
+	}
+	t.states = append(t.states, a.added...)
+	return a
+}
+
+// trims begins a trim. An append whose outcome was open before may come behind it.
+func (t *truth) trims(before int) attempt {
+	a := attempt{t: t, before: slices.Clone(t.states)}
+	for _, s := range t.states {
+		for _, shorter := range t.states {
+			if n := len(shorter.facts); n <= len(s.facts) && shorter.life <= s.life {
+				first := max(s.first, min(before, n))
+				a.added = append(a.added, &state{s.life, slices.Clone(s.facts), first, s.closed, s.note})
+			}
+		}
+	}
+	t.states = append(t.states, a.added...)
+	return a
+}
+
+// done: the attempt changed what it was to change.
+func (a attempt) done(what string) error {
+	a.t.keep(a.added, always)
+	return a.t.sane(what)
 }
 
 // deletes begins a deletion.
@@ -101,9 +139,16 @@ func (a attempt) refused() error {
 	return a.t.sane("a refusal")
 }
 
-func (a attempt) deleted() error {
-	a.t.keep(a.added, always)
-	return a.t.sane("a deletion")
+// late: the stream was closed before.
+func (a attempt) late() error {
+	life := 0
+	for _, s := range a.before {
+		if s.closed {
+			life = max(life, s.life)
+		}
+	}
+	a.t.keep(a.before, func(s *state) bool { return s.closed || s.life > life }) // a deletion may come yet
+	return a.t.sane("that it is closed")
 }
 
 // acknowledged: the events are where the receipt says.
@@ -145,13 +190,17 @@ func (t *truth) sane(what string) error {
 	return nil
 }
 
-// matches tells whether the events are the state's first ones.
+// matches tells whether the events are the state's, from one on that may have been kept.
 func (s *state) matches(events []streamlib.Event) bool {
-	if len(events) > len(s.facts) {
+	if len(events) == 0 {
+		return true
+	}
+	first := int(events[0].Offset)
+	if first+len(events) > len(s.facts) || first > s.first {
 		return false
 	}
 	for i, e := range events {
-		if f := s.facts[i]; int(e.Offset) != i || f.data != string(e.Data()) ||
+		if f := s.facts[first+i]; int(e.Offset) != first+i || f.data != string(e.Data()) ||
 			f.event != "" && f.event != e.String() {
 			return false
 		}
@@ -180,7 +229,7 @@ func (t *truth) served(events []streamlib.Event) error {
 	for _, s := range t.states {
 		for i, e := range events {
 			if s.life <= life {
-				s.facts[i].event = e.String()
+				s.facts[int(events[0].Offset)+i].event = e.String()
 			}
 		}
 	}
@@ -188,12 +237,37 @@ func (t *truth) served(events []streamlib.Event) error {
 }
 
 // found: this is all of the stream, after a start.
-func (t *truth) found(events []streamlib.Event) error {
+func (t *truth) found(events []streamlib.Event, info streamlib.Info) error {
 	for _, s := range t.states {
-		if len(s.facts) == len(events) && s.matches(events) {
+		if len(s.facts) == s.first+len(events) && s.matches(events) && int(info.First) == s.first &&
+			info.Closed == s.closed && info.Note == s.note && int(info.Tail) == len(s.facts) {
 			t.states = []*state{s}
+			if err := t.lived(s, info.Life); err != nil {
+				return err
+			}
 			return t.served(events)
 		}
 	}
-	return fmt.Errorf("stream %q: after the start there is%s\nthere may be %v", t.name, brief(events), t.states)
+	return fmt.Errorf("stream %q: after the start there is %+v:%s\nthere may be %v", t.name, info, brief(events),
+		t.states)
+}
+
+// lived: what the store calls a life of the stream, it calls no other.
+func (t *truth) lived(s *state, life int64) error {
+	if len(s.facts) == 0 && !s.closed && s.note == "" {
+		return nil
+	}
+	if t.lives == nil {
+		t.lives = map[int]int64{}
+	}
+	if known, ok := t.lives[s.life]; ok && known != life {
+		return fmt.Errorf("stream %q: its life is %d, and was %d", t.name, life, known)
+	}
+	t.lives[s.life] = life
+	for other, called := range t.lives {
+		if other != s.life && called == life {
+			return fmt.Errorf("stream %q: two of its lives are called %d", t.name, life)
+		}
+	}
+	return nil
 }

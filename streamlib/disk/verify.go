@@ -35,6 +35,9 @@ func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 		return sum, err
 	}
 	defer s.Close()
+	if _, err := s.readDeletions(); sum.note(err) != nil {
+		return sum, err
+	}
 	journals, plan, err := s.readJournals(false)
 	for _, j := range journals {
 		defer j.file.close()
@@ -45,6 +48,9 @@ func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 	}
 	files, err := s.streamFiles()
 	if err != nil {
+		return sum, err
+	}
+	if err := s.orphans(files, plan); err != nil {
 		return sum, err
 	}
 	known := maps.Clone(s.marks)
@@ -62,6 +68,8 @@ func Verify(dir string, progress func(s Summary, of int)) (Summary, error) {
 				err = m.mended()
 			}
 			delete(known, l.stem())
+		} else {
+			delete(known, strings.TrimSuffix(file, suffix)) // that it cannot be opened says more
 		}
 		if err := sum.note(err); err != nil {
 			sum.Unread = append(sum.Unread, fmt.Errorf("%s/%s: %w", streamsDir, file, err))
@@ -119,10 +127,10 @@ func offline(dir string) (*Store, error) {
 	s.lock = lock
 	err = s.checkFormat()
 	if s.unconverted = errors.Is(err, fs.ErrNotExist); err != nil && !s.unconverted {
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.Close())
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: dir, Err: err}, s.Close())
 	}
 	if err := s.loadMarks(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.Close())
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: dir, Err: err}, s.Close())
 	}
 	return s, nil
 }
@@ -165,6 +173,9 @@ func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
 			return rewrite(io.Discard, io.NewSectionReader(l.file, 0, l.size), l.path, l.name)
 		}
 	}
+	if err := s.stateFor(l, r); err != nil {
+		return err
+	}
 	if r != nil && len(r.former) > 0 {
 		switch whose, err := r.whose(l); {
 		case err != nil:
@@ -194,6 +205,18 @@ func (s *Store) verify(l *log, r *replayed, sum *Summary) error {
 	return r.verify(l, sum)
 }
 
+// stateFor sets the state that the log has once the journals are replayed.
+func (s *Store) stateFor(l *log, r *replayed) error {
+	record, err := s.readState(l.stem())
+	if r != nil && (r.state != nil || len(r.former) > 0) {
+		record, err = r.state, nil
+	}
+	if record != nil {
+		l.state, _ = record.state()
+	}
+	return s.found(l, err)
+}
+
 // verify checks that the journals' lines go on from each other.
 func (r *replayed) verify(l *log, sum *Summary) error {
 	next, last := r.first, time.Time{}
@@ -213,8 +236,25 @@ func (r *replayed) verify(l *log, sum *Summary) error {
 
 // check reads the lines of the file up to the offset upTo, and returns the offset and the place behind the last that
 // is whole and in order.
+//
+// It begins where the stream may begin: before, or at, the first event that is kept.
 func (l *log) check(upTo streamlib.Offset, sum *Summary) (next streamlib.Offset, end int64, err error) {
 	var last time.Time
+	if next, err = l.base(); err != nil {
+		return 0, 0, err
+	} else if next > l.state.First {
+		return 0, 0, l.lostBeginning(next)
+	}
+	if next == unknown {
+		if next = 0; l.size == 0 {
+			return l.state.First, 0, nil
+		}
+	}
+	defer func() {
+		if err == nil && next < l.state.First && next < upTo {
+			err = l.damaged(end, fmt.Errorf("it ends before offset %d, the first that is kept", l.state.First))
+		}
+	}()
 	for s := (scanner{f: l.file, size: l.size, chunk: 256 << 10}); next < upTo; next++ {
 		end = s.pos
 		line, err := s.next()

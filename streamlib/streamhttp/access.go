@@ -19,8 +19,8 @@ type Right int
 
 const (
 	Read  Right = 1 + iota // read, follow and list
-	Write                  // append
-	Admin                  // delete
+	Write                  // append and close
+	Admin                  // trim, delete, export and import
 )
 
 func (r Right) String() string {
@@ -46,8 +46,11 @@ type Grant struct {
 	Changed  <-chan struct{} // closed when another grant may have taken its place; nil is never
 }
 
+// whole are the paths that are about many streams: who has the right on some of them has to do with those.
+var whole = map[string]bool{"/streams": true, "/export": true, "/import": true}
+
 // open are the paths that want no grant.
-var open = map[string]bool{"/healthz": true, "/readyz": true, "/session": true}
+var open = map[string]bool{"/healthz": true, "/readyz": true, "/session": true, "/{$}": true, "/page/{file}": true}
 
 // guard is route for those alone who have the right that the method needs: on the stream, or where the path has none
 // on all streams. A list shows what its reader may read. What is read ends when the right does.
@@ -56,11 +59,10 @@ func (h *handler) guard(path, method string, route route) route {
 		return route
 	}
 	need := Read
-	switch method {
-	case http.MethodGet, http.MethodHead:
-	case http.MethodDelete:
+	switch {
+	case path == "/export", path == "/import", debugPaths[path], method == http.MethodDelete:
 		need = Admin
-	default:
+	case method != http.MethodGet && method != http.MethodHead:
 		need = Write
 	}
 	return func(w http.ResponseWriter, r *http.Request, name string) error {
@@ -69,16 +71,19 @@ func (h *handler) guard(path, method string, route route) route {
 			if err != nil {
 				return g, &Error{http.StatusUnauthorized, err.Error()}
 			}
-			if path == "/streams" && g.Right >= need {
+			if whole[path] && g.Right >= need {
 				return g, nil
 			}
 			return g, g.allows(need, name)
+		}
+		if path == "/export" && h.Local != nil && h.Local(r) { // who reads the files
+			return route(w, r, name)
 		}
 		g, err := check()
 		if err != nil {
 			return err
 		}
-		if need != Read {
+		if need != Read && !whole[path] {
 			return route(w, r, name)
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())

@@ -5,22 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/internal/compact"
 )
 
 // room is what a body may have beside its data: the envelope and white space.
 const room = 64 << 10
 
-// append appends the event of a JSON body, or the events of an NDJSON one.
+// append appends the event of a JSON body, or the events of an NDJSON one, and closes the stream where that is asked
+// for, behind them or without any.
 func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) error {
 	if _, err := parameters(r); err != nil {
 		return err
@@ -30,7 +28,10 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		return err
 	}
 	batch := streamlib.Batch{}
-	if batch.IfTail, err = ifTail(r.Header); err != nil {
+	if batch.Close, err = closes(r.Header); err != nil {
+		return err
+	}
+	if batch.IfTail, batch.IfLife, err = conditions(r.Header); err != nil {
 		return err
 	}
 	if batch.Key, err = idempotencyKey(r.Header); err != nil {
@@ -40,15 +41,22 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	if lines {
 		limit = streamlib.MaxBatch
 	}
-	body, err := readBody(w, r, limit)
+	in := intake{streams: h.streams, hold: h.streams.Budget().Requests.Hold(), name: name, key: batch.Key}
+	if lines {
+		in.events = countLines
+	}
+	defer in.hold.Release() // behind the answer
+	body, err := in.read(w, r, limit)
 	if err != nil {
 		return err
 	}
 	blame := badBody // says what is wrong with what was not looked into
-	if lines {
+	switch {
+	case batch.Close && len(compact.Space(body)) == 0:
+	case lines:
 		batch.Data, err = lineValues(body, h.MaxEvent)
 		blame = badLine
-	} else {
+	default:
 		batch.Data = make([]json.RawMessage, 1)
 		batch.Data[0], err = bodyValue(body, h.MaxEvent)
 	}
@@ -62,12 +70,25 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	if err != nil {
 		return err
 	}
-	code := http.StatusCreated
 	if receipt.Repeated {
+		h.counted.repeated.Add(1)
+	} else {
+		h.counted.appends.Add(1)
+		h.counted.events.Add(len(receipt.Events))
+	}
+	state := streamlib.State{Life: receipt.Life, Closed: receipt.Closed}
+	setTail(w.Header(), streamlib.Info{Tail: receipt.Tail, State: state})
+	if receipt.Closed {
+		setClosed(w.Header())
+	}
+	code := http.StatusCreated
+	switch {
+	case len(batch.Data) == 0:
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case receipt.Repeated:
 		code = http.StatusOK
 	}
-	last := receipt.Events[len(receipt.Events)-1]
-	setTail(w.Header(), (last.Offset + 1).String())
 	if lines {
 		a := newAnswer(w, r, code, accepts(r, lineType[0]))
 		defer a.release()
@@ -79,7 +100,7 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 		_ = a.end()
 		return nil
 	}
-	answer := append(last.AppendJSON(make([]byte, 0, len(batch.Data[0])+len(name)+128)), '\n')
+	answer := append(receipt.Events[0].AppendJSON(make([]byte, 0, len(batch.Data[0])+len(name)+128)), '\n')
 	w.Header()["Content-Type"] = jsonType
 	w.Header()["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	w.WriteHeader(code)
@@ -108,40 +129,4 @@ func isLines(h http.Header) (bool, error) {
 	}
 	return false, &Error{http.StatusUnsupportedMediaType,
 		fmt.Sprintf("content type %q is not read here; send application/json or application/x-ndjson", given)}
-}
-
-// readBody returns the body, of limit bytes of data and some room. It holds little more of a body than has arrived.
-func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error) {
-	tooLarge := func() error {
-		return fmt.Errorf("%w body: the limit is %d bytes of data", streamlib.ErrTooLarge, limit)
-	}
-	if r.ContentLength > int64(limit+room) {
-		return nil, tooLarge()
-	}
-	delete(r.Header, "Expect") // the first read says go on: see takeRest
-	reader := http.MaxBytesReader(w, r.Body, int64(limit+room))
-	size := r.ContentLength + 1 // for the end to be seen
-	if size == 0 {
-		size = 4 << 10 // it is not known
-	}
-	body := make([]byte, 0, min(size, 64<<10)) // of what is announced nothing may come
-	for {
-		n, err := reader.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case err == io.EOF:
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // see serve
-			return body, nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, &Error{http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive in %v", bodyTime)}
-		case err != nil:
-			if _, over := errors.AsType[*http.MaxBytesError](err); over {
-				return nil, tooLarge()
-			}
-			return nil, fmt.Errorf("%w body: %w", streamlib.ErrInvalid, err)
-		}
-		if len(body) == cap(body) {
-			body = slices.Grow(body, len(body))
-		}
-	}
 }

@@ -23,9 +23,14 @@ import (
 // A Client speaks to a server that serves NewHandler's routes. With a URL its zero value is ready to use, from many
 // goroutines at once. It follows redirects within the server's origin alone, and only those that keep the method.
 type Client struct {
-	URL   string       // of the server, such as http://127.0.0.1:3000
+	URL   string       // of the server, such as http://127.0.0.1:3000, or with an HTTP that goes there unix:PATH
 	HTTP  *http.Client // nil is one of this package's own; its Timeout must be 0
 	Token string       // sent as a bearer token, unless it is empty
+
+	// Patience is how long the server may send nothing, while it is asked for something, before that is a
+	// *NoAnswerError; 0 is without end. It should be longer than the server's hooks may take. Where the server may have
+	// to look through all of a stream it has twenty times as long, and a subscription has its own bound.
+	Patience time.Duration
 }
 
 // ownHTTP keeps as many connections as were in use at once, for there is one server.
@@ -46,10 +51,23 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	if err == nil && h.Status == "" {
 		err = errNotOurs
 	}
+	if _, silent := errors.AsType[*NoAnswerError](err); err != nil && !silent { // which says whom it asked
+		err = told(err, "ask "+c.URL, "")
+	}
 	if err != nil {
-		return Health{}, told(err, "ask "+c.URL, "")
+		return Health{}, err
 	}
 	return h, nil
+}
+
+// Ready returns nil where the server takes appends, and else why not: an *Error with status 503 where it said so. It
+// waits for the appends that are under way.
+func (c *Client) Ready(ctx context.Context) error {
+	resp, err := c.do(ctx, request{path: "/readyz"})
+	if err != nil {
+		return told(err, "ask "+c.URL, "")
+	}
+	return resp.Body.Close()
 }
 
 // ListOptions say which streams List returns; the zero value is all of them.
@@ -107,6 +125,8 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 			info.Tail, _ = streamlib.ParseOffset(d.NextOffset)
 			info.CreatedAt, _ = time.Parse(timeLayout, d.CreatedAt)
 			info.UpdatedAt, _ = time.Parse(timeLayout, d.UpdatedAt)
+			info.First, _ = streamlib.ParseOffset(d.First)
+			info.Closed, info.Life = d.Closed, d.Life
 			page.Streams = append(page.Streams, info)
 		}
 	default:
@@ -158,17 +178,22 @@ type request struct {
 	query  url.Values
 	header http.Header
 	body   []byte
-	absent bool   // 404 is a success
-	stream string // that it is about
+	input  io.Reader     // instead of a body, where that is not known yet
+	absent bool          // 404 is a success
+	stream string        // that it is about
+	limit  time.Duration // for silence; 0 is the client's
 }
 
 // do returns the server's answer where it is a success.
 func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 	target := strings.TrimSuffix(c.URL, "/") + q.path
+	if strings.HasPrefix(c.URL, "unix:") {
+		target = "http://localhost" + q.path
+	}
 	if len(q.query) > 0 {
 		target += "?" + q.query.Encode()
 	}
-	var body io.Reader
+	body := q.input
 	if q.body != nil {
 		body = bytes.NewReader(q.body)
 	}
@@ -182,7 +207,7 @@ func (c *Client) do(ctx context.Context, q request) (*http.Response, error) {
 	}
 	client := *cmp.Or(c.HTTP, ownHTTP)
 	client.CheckRedirect = redirect
-	resp, err := client.Do(req)
+	resp, err := watched(&client, req, c.URL, cmp.Or(q.limit, c.Patience))
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +225,7 @@ func redirect(to *http.Request, via []*http.Request) error {
 	case to.Method != from.Method || origin(to.URL) != origin(from.URL):
 		return http.ErrUseLastResponse // see refusal
 	case len(via) == 10:
-		return errors.New("it redirects again and again")
+		return &Error{Message: "the server redirects again and again"}
 	}
 	return nil
 }
@@ -224,7 +249,7 @@ func decode(resp *http.Response, v any) error {
 		return errNotOurs
 	}
 	err := json.NewDecoder(resp.Body).Decode(v)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !isSilent(err) {
 		return errNotOurs
 	}
 	return err

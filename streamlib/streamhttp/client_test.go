@@ -121,25 +121,29 @@ func TestFollowEndsWithTheStream(t *testing.T) {
 }
 
 func TestFollowTellsOfAnotherLife(t *testing.T) {
-	is := is.New(t)
-	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
-	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
-	server.start()
-	defer func() { server.stop() }()
-	client := &streamhttp.Client{URL: "http://" + server.addr}
-	add(t, m.Stream("s"), "0", "1", "2")
-	var last error
-	for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{}) {
-		if last = err; len(events) > 0 {
-			server.stop()
-			is.NoErr(m.Stream("s").Delete(t.Context()))
-			add(t, m.Stream("s"), "0")
-			server.start()
+	for _, n := range []int{1, 3, 5} { // events of the next life
+		is := is.New(t)
+		m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
+		server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
+		server.start()
+		client := &streamhttp.Client{URL: "http://" + server.addr}
+		add(t, m.Stream("s"), "0", "1", "2")
+		var last error
+		seen := 0
+		for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{}) {
+			if seen, last = seen+len(events), err; len(events) > 0 {
+				server.stop()
+				is.NoErr(m.Stream("s").Delete(t.Context()))
+				add(t, m.Stream("s"), slices.Repeat([]string{"0"}, n)...)
+				server.start()
+			}
 		}
+		server.stop()
+		is.Equal(seen, 3)
+		gone, ok := errors.AsType[*streamlib.GoneError](last)
+		is.True(ok)
+		is.Equal(*gone, streamlib.GoneError{Stream: "s", After: 2, Tail: streamlib.Offset(n)})
 	}
-	gone, ok := errors.AsType[*streamlib.GoneError](last)
-	is.True(ok)
-	is.Equal(*gone, streamlib.GoneError{Stream: "s", After: 2, Tail: 1})
 }
 
 func TestFollowFailsWhereItCannotBegin(t *testing.T) {
@@ -212,6 +216,10 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 			`subscribe "s": the server left out or repeated events`, 2},
 		{"a repeat", []http.HandlerFunc{frames(opening + wire(0) + wire(0))}, 1,
 			`subscribe "s": the server left out or repeated events`, 1},
+		{"an id that is not the event's", []http.HandlerFunc{frames(opening + strings.Replace(wire(0), "id: 0", "id: 1", 1))}, 0,
+			`subscribe "s": the answer is not that of a durable-streams server`, 1},
+		{"an event without an id", []http.HandlerFunc{frames(opening + wire(0)[len("id: 0000000000000000\n"):])}, 0,
+			`subscribe "s": the answer is not that of a durable-streams server`, 1},
 		{"what is no event", []http.HandlerFunc{frames(opening + "data: {}\n\n")}, 0,
 			`subscribe "s": the answer is not that of a durable-streams server`, 1},
 		{"deleted", []http.HandlerFunc{frames(opening + wire(0) + ": deleted\n")}, 1, `subscribe "s": stream was deleted`, 1},
@@ -231,7 +239,7 @@ func TestFollowReconnectsOnlyWhereItMayHelp(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				n, last := 0, error(nil)
-				for events, err := range client.Stream("s").Subscribe(ctx, streamlib.Beginning) {
+				for events, err := range client.Stream("s").Subscribe(ctx, 0) {
 					n, last = n+len(events), err
 				}
 				is.Equal(n, test.events)
@@ -409,8 +417,184 @@ func TestFollowResumesByItsLastEvent(t *testing.T) {
 		last = err
 	}
 	is.True(strings.Contains(last.Error(), "left out or repeated")) // 9 was passed
-	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 0000000000000006",
+	is.Equal(asked, []string{"offset=now&type=x ", "offset=now&type=x 6",
 		"offset=now&type=x 0000000000000009"})
+}
+
+func TestFollowSince(t *testing.T) {
+	is := is.New(t)
+	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
+	server := &restartable{t: t, h: quickRetry(streamhttp.NewHandler(m, streamhttp.Config{})), addr: "127.0.0.1:0"}
+	server.start()
+	defer func() { server.stop() }()
+	client := &streamhttp.Client{URL: "http://" + server.addr}
+	add(t, m.Stream("s"), abc...)
+	var got []streamlib.Offset
+	for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{Since: "1h"}) {
+		is.NoErr(err)
+		for _, e := range events {
+			got = append(got, e.Offset)
+		}
+		if len(got) == 5 {
+			break
+		} else if len(got) == 3 { // it goes on behind what it has seen, and not since an hour ago
+			server.stop()
+			server.start()
+			add(t, m.Stream("s"), abc[:2]...)
+		}
+	}
+	is.Equal(got, []streamlib.Offset{0, 1, 2, 3, 4})
+	for _, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{Since: "1h ago"}) {
+		is.True(errors.Is(err, streamlib.ErrInvalid))
+	}
+}
+
+// TestFollowResumes where an earlier subscription ended, unless the stream was deleted since.
+func TestFollowResumes(t *testing.T) {
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	for _, test := range []struct {
+		stream string
+		from   streamlib.Offset
+		want   []streamlib.Offset
+		gone   *streamlib.GoneError
+	}{
+		{"s", 0, []streamlib.Offset{0, 1, 2}, nil},
+		{"s", 1, []streamlib.Offset{1, 2}, nil},
+		{"s", 3, nil, nil},
+		{"s", 4, nil, &streamlib.GoneError{Stream: "s", After: 3, Tail: 3}},
+		{"none", 0, nil, nil},
+		{"none", 1, nil, &streamlib.GoneError{Stream: "none", After: 0, Tail: 0}},
+	} {
+		t.Run(fmt.Sprint(test.stream, " ", test.from), func(t *testing.T) {
+			is := is.New(t)
+			var got []streamlib.Offset
+			var last error
+			f := streamhttp.Follow{From: test.from, Resume: true, UntilTail: true}
+			for events, err := range client.Stream(test.stream).Follow(t.Context(), f) {
+				last = err
+				for _, e := range events {
+					got = append(got, e.Offset)
+				}
+			}
+			is.Equal(got, test.want)
+			gone, _ := errors.AsType[*streamlib.GoneError](last)
+			is.Equal(gone, test.gone)
+			is.Equal(last == nil, gone == nil)
+		})
+	}
+}
+
+func TestFollowTellsWhenItHasCaughtUp(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		start := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		add(t, m.Stream("s"), abc...)
+		var got []string
+		note := func(format string, args ...any) {
+			got = append(got, fmt.Sprintf(format, args...)+time.Since(start).String())
+		}
+		f := streamhttp.Follow{Types: []string{"b"}, CaughtUp: func(tail streamlib.Offset) {
+			switch note("tail %d at ", tail); len(got) {
+			case 3: // after a silence
+				add(t, m.Stream("s"), abc...)
+			case 5:
+				cancel()
+			}
+		}}
+		for events, err := range client.Stream("s").Follow(ctx, f) {
+			if err != nil {
+				is.True(errors.Is(err, context.Canceled))
+				break
+			}
+			note("event %d at ", events[0].Offset)
+		}
+		is.Equal(got, []string{"event 1 at 0s", "tail 3 at 0s", "tail 3 at 15s", "event 4 at 15s", "tail 6 at 30s"})
+	})
+}
+
+func TestFollowUntilTail(t *testing.T) {
+	client, m := serve(t, streamhttp.Config{})
+	add(t, m.Stream("s"), abc...)
+	for _, test := range []struct {
+		stream string
+		f      streamhttp.Follow
+		want   []streamlib.Offset
+		tail   streamlib.Offset
+	}{
+		{"s", streamhttp.Follow{}, []streamlib.Offset{0, 1, 2}, 3},
+		{"s", streamhttp.Follow{From: 1}, []streamlib.Offset{1, 2}, 3},
+		{"s", streamhttp.Follow{From: streamlib.Now}, nil, 3},
+		{"s", streamhttp.Follow{From: 9}, nil, -1}, // the place is not the tail
+		{"s", streamhttp.Follow{Types: []string{"b"}}, []streamlib.Offset{1}, 3},
+		{"s", streamhttp.Follow{Last: 1}, []streamlib.Offset{2}, 3},
+		{"s", streamhttp.Follow{Since: "1h"}, []streamlib.Offset{0, 1, 2}, 3},
+		{"none", streamhttp.Follow{}, nil, 0},
+	} {
+		t.Run(fmt.Sprintf("%+v", test.f), func(t *testing.T) {
+			is := is.New(t)
+			var got []streamlib.Offset
+			tail := streamlib.Offset(-1)
+			test.f.UntilTail, test.f.CaughtUp = true, func(at streamlib.Offset) { tail = at }
+			for events, err := range client.Stream(test.stream).Follow(t.Context(), test.f) {
+				is.NoErr(err)
+				for _, e := range events {
+					got = append(got, e.Offset)
+				}
+			}
+			is.Equal(got, test.want)
+			is.Equal(tail, test.tail)
+		})
+	}
+}
+
+// TestFollowUntilTailOverALostConnection: it ends where it is told the tail, or by an answer that there is no more,
+// and not where the connection does.
+func TestFollowUntilTailOverALostConnection(t *testing.T) {
+	const opening = "retry: 1\n"
+	nothing := func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) }
+	for _, test := range []struct {
+		name    string
+		answers []http.HandlerFunc
+		events  int
+	}{
+		{"told", []http.HandlerFunc{frames(opening + wire(0)), frames(opening + ": ping\n"),
+			frames(opening + wire(1) + caughtUp(2))}, 2},
+		{"all was there", []http.HandlerFunc{frames(opening + wire(0)), refuse(503), nothing}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			is := is.New(t)
+			answers := slices.Clone(test.answers)
+			for i, answer := range answers {
+				answers[i] = func(w http.ResponseWriter, r *http.Request) {
+					is.Equal(r.FormValue("until"), "tail")
+					answer(w, r)
+				}
+			}
+			client, asked := script(t, answers...)
+			n := 0
+			for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{UntilTail: true}) {
+				is.NoErr(err)
+				n += len(events)
+			}
+			is.Equal(n, test.events)
+			is.Equal(asked.Load(), int64(3))
+		})
+	}
+}
+
+// TestFollowPausesWhereItIsOnlyToldTheTail: a server that ends each connection behind its opening is not asked again
+// and again without a pause.
+func TestFollowPausesWhereItIsOnlyToldTheTail(t *testing.T) {
+	is := is.New(t)
+	client, asked := script(t, frames("retry: 1\n"+position("-1", "0000000000000000")+"\n"+caughtUp(0)))
+	ctx, cancel := context.WithCancel(t.Context())
+	f := streamhttp.Follow{Reconnecting: func(error) { cancel() }}
+	for _, err := range client.Stream("s").Follow(ctx, f) {
+		is.True(errors.Is(err, context.Canceled))
+	}
+	is.Equal(asked.Load(), int64(2))
 }
 
 func TestFollowLast(t *testing.T) {
@@ -470,6 +654,140 @@ func TestSilentConnectionIsTakenForLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestServerThatSendsNothing is an error of everything that waits for it, at its first byte and at a later one.
+func TestServerThatSendsNothing(t *testing.T) {
+	const begun = `{"offset":"0000000000000000","eventStreamId":"s","data":`
+	one, large := streamlib.JSON("1"), streamlib.JSON(`"`+strings.Repeat("x", 1<<20)+`"`)
+	last := func(events iter.Seq2[[]streamlib.Event, error]) (err error) {
+		for _, err = range events {
+		}
+		return err
+	}
+	for _, test := range []struct {
+		name string
+		call func(context.Context, *streamhttp.Client, *streamhttp.Remote) error
+		says string
+		took time.Duration
+	}{
+		{"append", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			_, err := s.Append(ctx, streamlib.Batch{Data: one})
+			return err
+		}, `append "s": `, 30 * time.Second},
+		{"append with a key", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			_, err := s.Append(ctx, streamlib.Batch{Data: one, Key: "k"})
+			return err
+		}, `append "s": `, 30 * time.Second},
+		{"append of what it does not take", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			_, err := s.Append(ctx, streamlib.Batch{Data: large})
+			return err
+		}, `append "s": `, 30 * time.Second},
+		{"read", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			return last(s.Read(ctx, 0, streamlib.MaxOffset+1))
+		}, `read "s": `, 30 * time.Second},
+		{"a search", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			return last(s.Query(ctx, streamhttp.Query{Types: []string{"rare"}}))
+		}, `read "s": `, 10 * time.Minute},
+		{"a wait", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			return last(s.Query(ctx, streamhttp.Query{Wait: time.Minute}))
+		}, `read "s": `, 90 * time.Second},
+		{"stat", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			_, err := s.Stat(ctx)
+			return err
+		}, `stat "s": `, 30 * time.Second},
+		{"delete", func(ctx context.Context, _ *streamhttp.Client, s *streamhttp.Remote) error {
+			return s.Delete(ctx)
+		}, `delete "s": `, 30 * time.Second},
+		{"list", func(ctx context.Context, c *streamhttp.Client, _ *streamhttp.Remote) error {
+			_, err := c.List(ctx, streamhttp.ListOptions{})
+			return err
+		}, `list streams: `, 30 * time.Second},
+		{"health", func(ctx context.Context, c *streamhttp.Client, _ *streamhttp.Remote) error {
+			_, err := c.Health(ctx)
+			return err
+		}, ``, 30 * time.Second},
+	} {
+		for _, at := range []string{"at first", "later"} {
+			if at == "later" && (test.name == "stat" || test.name == "delete") {
+				continue // their answers have no body
+			}
+			var end chan struct{}
+			mute := func(http.Handler) http.Handler {
+				end = make(chan struct{}) // of the bubble
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if at == "later" {
+						w.Header().Set("Content-Type", "application/x-ndjson")
+						if test.name == "list" || test.name == "health" {
+							w.Header().Set("Content-Type", "application/json")
+						}
+						_, _ = io.WriteString(w, begun)
+						_ = http.NewResponseController(w).Flush()
+					}
+					<-end
+				})
+			}
+			t.Run(test.name+" "+at, func(t *testing.T) {
+				bubbleAround(t, mute, func(t *testing.T, c *streamhttp.Client, _ *streamlib.Manager, _ func() net.Conn) {
+					is := is.New(t)
+					defer close(end)
+					c.Patience = 30 * time.Second
+					start := time.Now()
+					err := test.call(t.Context(), c, c.Stream("s"))
+					is.Equal(err.Error(), fmt.Sprintf("%sno answer from http://localhost for %v s", test.says,
+						test.took.Seconds()))
+					is.Equal(time.Since(start), test.took)
+				})
+			})
+		}
+	}
+}
+
+// TestReaderThatPauses is none that the server keeps waiting.
+func TestReaderThatPauses(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		client.Patience = 10 * time.Second
+		const events = 10
+		for range events {
+			add(t, m.Stream("s"), `"`+strings.Repeat("x", 100<<10)+`"`)
+		}
+		n := 0
+		for got, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{}) {
+			is.NoErr(err)
+			if n == 0 {
+				time.Sleep(2 * client.Patience)
+			}
+			n += len(got)
+		}
+		is.Equal(n, events)
+	})
+}
+
+// TestServerThatIsNotThere is said in one sentence.
+func TestServerThatIsNotThere(t *testing.T) {
+	is := is.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	server := "127.0.0.1:" + fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+	is.NoErr(l.Close())
+	for url, says := range map[string]string{
+		"http://" + server:                      "no answer from http://" + server + ": connection refused",
+		"http://me:secret@" + server + "/path/": "no answer from http://me:xxxxx@" + server + "/path: connection refused",
+	} {
+		_, err = (&streamhttp.Client{URL: url}).Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("1")})
+		is.Equal(err.Error(), `append "s": `+says)
+		dial, ok := errors.AsType[*net.OpError](err)
+		is.True(ok && dial.Op == "dial")
+	}
+	closing, _ := script(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	_, err = closing.Health(t.Context())
+	is.Equal(err.Error(), "no answer from "+closing.URL+": it closed the connection")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = closing.Health(ctx)
+	is.True(errors.Is(err, context.Canceled))
+	is.Equal(err.Error(), "ask "+closing.URL+": context canceled")
 }
 
 // cut passes requests on to the server, and cuts the first n answers off when all has been done.
@@ -559,6 +877,7 @@ func TestErrorsArriveAsTheyWereSent(t *testing.T) {
 	for _, sent := range []error{
 		streamlib.ErrInvalid, streamlib.ErrTooLarge, streamlib.ErrKeyReused, streamlib.ErrFull, streamlib.ErrUnavailable, streamlib.ErrDeleted,
 		&streamlib.HookError{HookID: "guard", Message: "no"}, &streamlib.ConflictError{Stream: "s", Tail: 7, Want: 3},
+		&streamlib.ClosedError{Stream: "s", Tail: 7}, &streamlib.ConflictError{Stream: "s", Tail: 7, Want: 7, Life: true},
 	} {
 		t.Run(sent.Error(), func(t *testing.T) {
 			is := is.New(t)
@@ -571,6 +890,8 @@ func TestErrorsArriveAsTheyWereSent(t *testing.T) {
 			switch want := sent.(type) {
 			case *streamlib.HookError:
 				is.Equal(*got.(*streamlib.HookError), *want)
+			case *streamlib.ClosedError:
+				is.Equal(*got.(*streamlib.ClosedError), *want)
 			case *streamlib.ConflictError:
 				is.Equal(*got.(*streamlib.ConflictError), *want)
 			default:
@@ -606,6 +927,8 @@ func TestList(t *testing.T) {
 	for _, name := range []string{"a", "b/1", "b/2", "b/3"} {
 		add(t, m.Stream(name), "0", "1")
 	}
+	_, err := m.Stream("b/2").Append(t.Context(), streamlib.Batch{Close: true})
+	is.NoErr(err)
 	page, err := client.List(t.Context(), streamhttp.ListOptions{})
 	is.NoErr(err)
 	is.Equal(len(page.Streams), 4)
@@ -631,14 +954,17 @@ func TestList(t *testing.T) {
 func TestStatTellsAllThatIsKnown(t *testing.T) {
 	is := is.New(t)
 	client, m := serve(t, streamhttp.Config{})
-	add(t, m.Stream("s"), "0", "1")
-	want, err := m.Stream("s").Stat(t.Context())
-	is.NoErr(err)
-	got, err := client.Stream("s").Stat(t.Context())
-	is.NoErr(err)
-	is.Equal(got, want)
+	for _, last := range []bool{false, true} {
+		_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0", "1"), Close: last})
+		is.NoErr(err)
+		want, err := m.Stream("s").Stat(t.Context())
+		is.NoErr(err)
+		got, err := client.Stream("s").Stat(t.Context())
+		is.NoErr(err)
+		is.Equal(got, want)
+	}
 	other, _ := script(t, refuse(404))
-	_, err = other.Stream("s").Stat(t.Context())
+	_, err := other.Stream("s").Stat(t.Context())
 	is.True(err != nil) // another server's 404 is no empty stream
 }
 
@@ -655,6 +981,9 @@ func TestQuery(t *testing.T) {
 		{streamhttp.Query{Types: []string{"a"}, Last: 1}, []streamlib.Offset{2}},
 		{streamhttp.Query{Types: []string{"b"}}, []streamlib.Offset{1}},
 		{streamhttp.Query{From: streamlib.Now}, nil},
+		{streamhttp.Query{Since: "1h", From: 1, Limit: 2}, []streamlib.Offset{0, 1}},
+		{streamhttp.Query{Since: "9999-01-01T00:00:00Z"}, nil},
+		{streamhttp.Query{Since: "9999-01-01T00:00:00Z", From: streamlib.Beginning}, nil},
 		{streamhttp.Query{From: 2, Wait: time.Minute}, []streamlib.Offset{2}},
 		{streamhttp.Query{From: 3, Wait: time.Millisecond}, nil},
 	} {
@@ -710,7 +1039,7 @@ func TestHealth(t *testing.T) {
 	is := is.New(t)
 	want := streamhttp.Health{Status: "ok", PID: 7, Dir: "/d", Version: "v", Storage: "fs",
 		StartedAt: time.Unix(1, 0).UTC(), Args: []string{"--port", "3"}}
-	client, _ := serve(t, streamhttp.Config{Health: want})
+	client, _ := serve(t, streamhttp.Config{Health: want, Local: func(*http.Request) bool { return true }})
 	got, err := client.Health(t.Context())
 	is.NoErr(err)
 	is.Equal(got, want)
@@ -803,7 +1132,8 @@ func TestDamageIsTold(t *testing.T) {
 	m := streamlib.NewManager(damagedStorage{memory.New()}, streamlib.Plain, streamlib.Options{})
 	_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0", "1", "2", "3")})
 	is.NoErr(err)
-	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{
+		Local: func(*http.Request) bool { return true }}))
 	s := client.Stream("s")
 	told := func(err error) {
 		t.Helper()

@@ -186,6 +186,7 @@ func TestReadsPromiseHowFarTheyGo(t *testing.T) {
 		"": "3", "?offset=1": "3", "?offset=1&limit=1": "2", "?limit=9": "3", "?offset=7": "3", "?offset=now": "3",
 		"?last=1": "3",
 		"?type=b": "3", "?type=b&last=1": "", "?type=a&limit=1": "", "?offset=3&wait=1ms": "3",
+		"?since=1h": "3", "?since=9999-01-08T00:00:00Z": "3", "?since=9999-01-08T00:00:00Z&wait=1ms": "3",
 	} {
 		is := is.New(t)
 		if want != "" {

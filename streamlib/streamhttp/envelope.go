@@ -92,7 +92,7 @@ func isData(quoted []byte) bool {
 // lineValues returns the lines of NDJSON, a value each, which nobody has looked into yet. Blank lines are none.
 func lineValues(body []byte, maxEvent int) ([]json.RawMessage, error) {
 	long := false
-	values := make([]json.RawMessage, 0, bytes.Count(body, newline)+1)
+	values := make([]json.RawMessage, 0, countLines(body))
 	for line := range bytes.SplitSeq(body, newline) {
 		if line = compact.Space(line); len(line) > 0 {
 			values, long = append(values, line), long || len(line) > maxEvent
@@ -107,6 +107,16 @@ func lineValues(body []byte, maxEvent int) ([]json.RawMessage, error) {
 		return nil, fmt.Errorf("%w body: it is empty; send one JSON value a line", streamlib.ErrInvalid)
 	}
 	return values, nil
+}
+
+// countLines counts the lines that are not blank.
+func countLines(body []byte) (n int) {
+	for line := range bytes.SplitSeq(body, newline) {
+		if len(compact.Space(line)) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 var newline = []byte("\n")

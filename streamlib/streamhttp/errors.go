@@ -40,8 +40,8 @@ type damagedError struct {
 func (e damagedError) Error() string   { return e.answer.Message }
 func (e damagedError) Unwrap() []error { return []error{e.answer, e.damage} }
 
-// statuses are the errors that a status alone tells. *HookError is 400, *ConflictError 412 and *GoneError 410 with
-// members of their own; all others are 500.
+// statuses are the errors that a status alone tells. *HookError is 400, *ClosedError 409, *ConflictError 412 and
+// *GoneError 410 with members of their own; all others are 500.
 var statuses = []struct {
 	err    error
 	status int
@@ -52,6 +52,7 @@ var statuses = []struct {
 	{streamlib.ErrFull, http.StatusInsufficientStorage},
 	{streamlib.ErrUnavailable, http.StatusServiceUnavailable},
 	{streamlib.ErrDeleted, http.StatusGone},
+	{streamlib.ErrHeld, http.StatusConflict},
 }
 
 // problem is the body of an answer that is an Error.
@@ -59,6 +60,9 @@ type problem struct {
 	Error  string `json:"error,omitempty"`
 	HookID string `json:"hookId,omitempty"`
 	Tail   string `json:"tail,omitempty"`
+	First  string `json:"first,omitempty"` // of the events that are kept, where some are not
+
+	Deleted bool `json:"deleted,omitempty"` // what the condition was said of
 
 	Damage *damage `json:"damage,omitempty"`
 }
@@ -102,11 +106,14 @@ func status(err error) (int, problem) {
 	if e, ok := errors.AsType[*streamlib.HookError](err); ok {
 		return http.StatusBadRequest, problem{Error: e.Message, HookID: e.HookID}
 	}
+	if e, ok := errors.AsType[*streamlib.ClosedError](err); ok {
+		return http.StatusConflict, problem{Error: e.Error(), Tail: e.Tail.String()}
+	}
 	if e, ok := errors.AsType[*streamlib.ConflictError](err); ok {
-		return http.StatusPreconditionFailed, problem{Error: e.Error(), Tail: e.Tail.String()}
+		return http.StatusPreconditionFailed, problem{Error: e.Error(), Tail: e.Tail.String(), Deleted: e.Life}
 	}
 	if e, ok := errors.AsType[*streamlib.GoneError](err); ok {
-		return http.StatusGone, problem{Error: e.Error(), Tail: e.Tail.String()}
+		return http.StatusGone, problem{Error: e.Error(), Tail: e.Tail.String(), First: firstText(e.First)}
 	}
 	p, code := problem{Error: err.Error()}, http.StatusInternalServerError
 	if c, ok := errors.AsType[*streamlib.CorruptError](err); ok {
@@ -147,10 +154,13 @@ func refusal(resp *http.Response, stream string) error {
 	switch {
 	case resp.StatusCode == http.StatusBadRequest && p.HookID != "":
 		return &streamlib.HookError{HookID: p.HookID, Message: p.Error}
+	case resp.StatusCode == http.StatusConflict && err == nil && isClosed(resp.Header):
+		return &streamlib.ClosedError{Stream: stream, Tail: tail}
 	case resp.StatusCode == http.StatusPreconditionFailed && err == nil:
-		return &streamlib.ConflictError{Stream: stream, Tail: tail}
+		return &streamlib.ConflictError{Stream: stream, Tail: tail, Want: tail, Life: p.Deleted}
 	case resp.StatusCode == http.StatusGone && err == nil:
-		return &streamlib.GoneError{Stream: stream, Tail: tail}
+		first, _ := streamlib.ParseOffset(p.First)
+		return &streamlib.GoneError{Stream: stream, Tail: tail, First: first}
 	}
 	refused := &Error{resp.StatusCode, p.Error}
 	if c := p.corrupt(); c != nil {
@@ -193,7 +203,7 @@ func busy(err error) bool {
 // told is err with what was being done, unless the server has said all.
 func told(err error, doing, stream string) error {
 	switch e := err.(type) {
-	case nil, damagedError, *streamlib.HookError, *streamlib.ConflictError, *streamlib.GoneError:
+	case nil, damagedError, *streamlib.HookError, *streamlib.ClosedError, *streamlib.ConflictError, *streamlib.GoneError:
 		return err
 	case *Error:
 		if e.Status != 0 {
@@ -209,4 +219,5 @@ func told(err error, doing, stream string) error {
 var (
 	errNotOurs = &Error{Message: "the answer is not that of a durable-streams server"}
 	errGap     = &Error{Message: "the server left out or repeated events"}
+	errNoEnd   = &Error{Message: "the server did what was asked but for closing the stream, which it does not know yet"}
 )

@@ -2,7 +2,10 @@ package streamhttp
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,9 +17,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/follower"
+	"github.com/iterate/durable-streams/streamlib/metrics"
 )
 
 const (
@@ -36,26 +42,53 @@ type Config struct {
 	Ready      func() error // why appends cannot be made, which /readyz asks; nil is always ready
 	AllowHosts []string     // names that requests may be for, beside localhost and loopback addresses; ports are ignored
 
+	// Protocol serves /v1/stream/NAME and /v1/streams/NAME to whom the native routes serve their like: see package
+	// protocol. It returns what it has appended, or an error where it has answered nothing yet. Nil is nobody.
+	Protocol func(w http.ResponseWriter, r *http.Request) (streamlib.Receipt, error)
 	// Access says who may do what; nil trusts whoever reaches the handler.
 	Access Access
 	// AllowOrigins are the origins whose pages may read and write as the server's own may; "*", only with Access, is all
 	// of them for whoever sends a token. NewHandler panics where one is no Origin.
 	AllowOrigins []string
-	// Local tells whether the sender of a request may know Health's PID, Dir and Args. Nil is anyone on the same
-	// machine, or with Access nobody: what a proxy passes on comes from the same machine, too.
+	// MaxSubscribers is how many subscriptions there may be at once; more are answered 429. 0 is any number.
+	MaxSubscribers int
+	// AccessLog has Log told of each request when it was answered.
+	AccessLog bool
+	// Metrics adds to what /metrics tells, in the text format of Prometheus, beside the handler's own figures. Where it is
+	// nil there is no such path, and nothing is counted.
+	Metrics func(*metrics.Page)
+	// Local tells whether the sender of a request may use the server's folder, and so know all of Health and export all
+	// streams. Nil is that nobody may: behind a proxy on the same machine everybody comes from there.
 	Local func(r *http.Request) bool
+	// Followers tells how far those are who hand events on, as webhooks; nil is that there are none.
+	Followers func() []follower.Report
+	// Synced tells when the storage was last made durable by a sync, zero where that was not yet; nil is not known.
+	Synced func() time.Time
+	// Debug answers GET /debug/pprof and what is below it to whom has the right to admin, or without Access to everybody;
+	// nil is nothing there. It is not for the network: who serves the handler on several listeners keeps it to one.
+	Debug http.Handler
+	// Page answers GET / and what is below /page/, to everybody; nil is nothing there. Package page has one.
+	Page http.Handler
 }
 
 // Health is what a server tells of itself at /healthz.
 type Health struct {
 	Status    string    `json:"status"`        // empty in a Config is "ok"
-	PID       int       `json:"pid,omitempty"` // this, Dir and Args are told to whom Config.Local says
+	PID       int       `json:"pid,omitempty"` // this, Dir, URL and Args are told to whom Config.Local says
 	Dir       string    `json:"dir,omitempty"`
+	URL       string    `json:"url,omitempty"` // where others reach it
 	Version   string    `json:"version"`
 	Storage   string    `json:"storage"`
 	StartedAt time.Time `json:"startedAt"` // told in UTC, and as the nearest time of the years 0 to 9999
 	Args      []string  `json:"args,omitzero"`
 	Damaged   []string  `json:"damaged,omitempty"` // streams that are known to be; told like PID, and not to be set
+
+	// Synced is when the storage was last made durable by a sync, which appends wait for. It is zero where that was not
+	// yet or is not known; told like PID, and not to be set.
+	Synced time.Time `json:"synced,omitzero"`
+
+	// Followers are those who hand events on; told like PID, and not to be set.
+	Followers []follower.Report `json:"followers,omitempty"`
 }
 
 // NewHandler returns the routes over m: Layer 5. Requests for a host that is not allowed, and writes from web pages of
@@ -78,20 +111,82 @@ func NewHandler(m *streamlib.Manager, c Config) http.Handler {
 		h.hosts[hostname(host)] = true
 	}
 	h.handle("/streams", methods{"GET": h.list, "HEAD": h.list})
-	h.handle("/streams/{name}", methods{"GET": h.follow, "HEAD": h.stat, "POST": h.append, "DELETE": h.remove})
-	h.handle("/streams/{name}/events", methods{"GET": h.read, "HEAD": h.read})
+	h.handle("/streams/{name}", methods{"GET": h.seated(h.follow), "HEAD": h.stat, "POST": h.append, "DELETE": h.remove})
+	h.handle("/streams/{name}/events", methods{"GET": h.read, "HEAD": h.read, "DELETE": h.trim})
+	h.handle("/streams/{name}/times", methods{"GET": h.times, "HEAD": h.times})
+	h.handle("/export", methods{"GET": h.export, "HEAD": h.export})
+	h.handle("/import", methods{"POST": h.importAll})
 	h.handle("/healthz", methods{"GET": h.health, "HEAD": h.health})
 	h.handle("/readyz", methods{"GET": h.ready, "HEAD": h.ready})
+	if h.Metrics != nil {
+		h.handle("/metrics", methods{"GET": h.metrics, "HEAD": h.metrics})
+	}
 	if h.Access != nil {
 		h.handle("/session", methods{"POST": h.session, "DELETE": h.session})
+	}
+	if h.Debug != nil {
+		debug := func(w http.ResponseWriter, r *http.Request, _ string) error {
+			h.Debug.ServeHTTP(w, r)
+			return nil
+		}
+		for path := range debugPaths {
+			h.handle(path, methods{"GET": debug})
+		}
+	}
+	if h.Page != nil {
+		page := func(w http.ResponseWriter, r *http.Request, _ string) error {
+			h.Page.ServeHTTP(w, r)
+			return nil
+		}
+		h.handle("/{$}", methods{"GET": page, "HEAD": page})
+		h.handle("/page/{file}", methods{"GET": page, "HEAD": page})
+	}
+	if c.Protocol != nil {
+		for _, path := range [...]string{"/v1/stream/{name...}", "/v1/streams/{name}"} {
+			h.handle(path, methods{"GET": h.protocolRead, "HEAD": h.protocol, "POST": h.protocol, "PUT": h.protocol,
+				"DELETE": h.protocol, "OPTIONS": h.protocol})
+		}
 	}
 	h.mux.Handle("/", h.route(h.unknown))
 	return h
 }
 
+// debugPaths are those of Config.Debug.
+var debugPaths = map[string]bool{"/debug/pprof": true, "/debug/pprof/{profile}": true}
+
+// protocol is the route of Config.Protocol.
+func (h *handler) protocol(w http.ResponseWriter, r *http.Request, _ string) error {
+	receipt, err := h.Protocol(w, r)
+	switch {
+	case err != nil:
+		return err
+	case receipt.Repeated:
+		h.counted.repeated.Add(1)
+	case len(receipt.Events) > 0 || receipt.Closed:
+		h.counted.appends.Add(1)
+		h.counted.events.Add(len(receipt.Events))
+	}
+	return nil
+}
+
+// protocolRead is protocol for GET, some of which are subscribers.
+func (h *handler) protocolRead(w http.ResponseWriter, r *http.Request, name string) error {
+	if r.URL.Query().Get("live") != "sse" {
+		return h.protocol(w, r, name)
+	}
+	return h.seated(func(w http.ResponseWriter, r *http.Request, name string) error {
+		follower := &frames{} // how far it is behind is not known
+		follower.at.Store(int64(streamlib.MaxOffset))
+		defer h.counted.subscribed(follower, name)()
+		return h.protocol(w, r, name)
+	})(w, r, name)
+}
+
 type handler struct {
 	Config
 	streams *streamlib.Manager
+	counted figures
+	seats   atomic.Int64 // that subscribers have, where these are limited
 	hosts   map[string]bool
 	origins http.CrossOriginProtection
 	mux     http.ServeMux
@@ -114,6 +209,7 @@ func (h *handler) handle(path string, m methods) {
 				}
 				if method == http.MethodGet {
 					w.Header()["Cache-Control"] = noCache
+					w.Header()["X-Content-Type-Options"] = noSniff // what is in events is never a script of the page's
 				}
 				return route(w, r, name)
 			})))
@@ -140,7 +236,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.share(w, r) {
 		return
 	}
-	r = lasting(r)
+	r = lasting(inPath(r))
+	if r.ProtoMajor > 1 {
+		limited := newH2(w)
+		defer limited.leave()
+		w = limited
+	}
+	h.identify(w, r)
+	if h.Metrics != nil || h.AccessLog {
+		a, begun := &answering{ResponseWriter: w}, time.Now()
+		w = a
+		defer func() { h.answered(r, a, time.Since(begun)) }()
+	}
 	if err := h.admit(w, r); err != nil {
 		h.fail(w, r, err)
 	} else if p := r.URL.EscapedPath(); path.Clean(p) != p {
@@ -154,7 +261,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case r.ContentLength == 0:
-	case r.Method == http.MethodPost: // the deadline is for who reads the body
+	case r.Method == http.MethodPost, r.Method == http.MethodPut: // the deadline is for who reads the body
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	default: // which nobody is
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime))
@@ -171,22 +278,24 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) error {
 func (h *handler) unknown(w http.ResponseWriter, r *http.Request, _ string) error {
 	escaped := r.URL.EscapedPath()
 	if rest, ok := strings.CutPrefix(strings.Replace(escaped, "%2f", "%2F", 1), "/streams/%2F"); ok &&
-		(rest == "" || rest == "/events") {
+		(rest == "" || rest == "/events" || rest == "/times") {
 		again := r.Clone(r.Context())
 		again.URL.Path, again.URL.RawPath = "/streams/slash"+rest, ""
-		handler, _ := h.mux.Handler(again)
+		handler, pattern := h.mux.Handler(again)
 		again.URL = r.URL
 		again.SetPathValue("name", "/")
 		handler.ServeHTTP(w, again)
+		r.Pattern = pattern
 		return nil
 	}
 	return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %q; there are /streams, /streams/NAME, "+
-		"/streams/NAME/events, /healthz and /readyz, "+
-		"where / in a NAME is sent as %%2F", escaped)}
+		"/streams/NAME/events, /export, /import, /metrics, /healthz and /readyz, "+
+		"where / in a NAME is sent as %%2F, and /stream?name=NAME", escaped)}
 }
 
 var (
 	noCache  = []string{"no-cache"}
+	noSniff  = []string{"nosniff"}
 	jsonType = []string{"application/json"}
 	lineType = []string{"application/x-ndjson"}
 	sseType  = []string{"text/event-stream"}
@@ -217,10 +326,20 @@ func hostname(host string) string {
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code, p := status(err)
 	if code == http.StatusInternalServerError {
-		h.Log.Error("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "error", err)
+		h.Log.Error("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "request", named(w, r), "error", err)
 	}
 	if p.Tail != "" {
-		setTail(w.Header(), p.Tail)
+		w.Header()["Stream-Next-Offset"] = []string{p.Tail}
+		info, err := h.streams.Stream(r.PathValue("name")).Stat(r.Context()) // which knows the life
+		if err == nil && info.Tail.String() == p.Tail {
+			setTail(w.Header(), info)
+		}
+	}
+	if p.First != "" {
+		w.Header()[firstHeader] = []string{p.First}
+	}
+	if code == http.StatusConflict && p.Tail != "" {
+		setClosed(w.Header())
 	}
 	if r.Method == http.MethodHead {
 		setProblem(w.Header(), p)
@@ -228,7 +347,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", challenge(r))
 	}
-	if code == http.StatusServiceUnavailable {
+	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
 	if r.ContentLength != 0 && code != http.StatusRequestTimeout { // net/http may read some of the rest before it answers
@@ -236,6 +355,15 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	answerJSON(w, code, p)
 	takeRest(w, r)
+}
+
+// logBreak logs why a response broke off.
+func (h *handler) logBreak(r *http.Request, what string, err error) {
+	level := slog.LevelError
+	if _, gone := errors.AsType[*streamlib.GoneError](err); gone { // its reader was slower than what trims the stream
+		level = slog.LevelInfo
+	}
+	h.Log.Log(r.Context(), level, what, "path", r.URL.EscapedPath(), "error", err)
 }
 
 // takeRest reads on, within the deadline that is set, when the request has been answered before all of its body has
@@ -263,21 +391,18 @@ func answerJSON(w http.ResponseWriter, code int, v any) {
 	_, _ = w.Write(b.Bytes()) // the client may have gone
 }
 
-func setTail(h http.Header, tail string) {
-	h["Etag"] = []string{`"` + tail + `"`}
+// setTail tells the tail, and in the ETag the life too: that of a stream that is not there may be another when it is.
+func setTail(h http.Header, info streamlib.Info) {
+	tail, end := info.Tail.String(), ""
+	if there(info) {
+		end = suffixOf(info.Life)
+	}
+	h["Etag"] = []string{`"` + tail + end + `"`}
 	h["Stream-Next-Offset"] = []string{tail}
 }
 
-// local tells whether r's sender may know all of Health. A request that a proxy on this machine passed on is not from
-// this machine.
-func (h *handler) local(r *http.Request) bool {
-	if h.Local != nil || h.Access != nil {
-		return h.Local != nil && h.Local(r)
-	}
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header["Forwarded"] == nil &&
-		r.Header["X-Forwarded-For"] == nil
-}
+// local tells whether r's sender may know all of Health.
+func (h *handler) local(r *http.Request) bool { return h.Local != nil && h.Local(r) }
 
 // health tells who this is.
 func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error {
@@ -286,10 +411,16 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 	}
 	health := h.Health
 	if !h.local(r) {
-		health.PID, health.Dir, health.Args = 0, "", nil
+		health.PID, health.Dir, health.URL, health.Args = 0, "", "", nil
 	} else {
 		for _, info := range h.streams.Damaged() {
 			health.Damaged = append(health.Damaged, info.Name)
+		}
+		if h.Followers != nil {
+			health.Followers = h.Followers()
+		}
+		if h.Synced != nil {
+			health.Synced = h.Synced()
 		}
 	}
 	answerJSON(w, http.StatusOK, health)
@@ -326,16 +457,85 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request, _ string) error 
 	return nil
 }
 
+// trim drops a stream's first events.
+func (h *handler) trim(w http.ResponseWriter, r *http.Request, name string) error {
+	q, err := parameters(r, "before")
+	if err != nil {
+		return err
+	}
+	before, err := streamlib.ParseOffset(q.get("before"))
+	if err != nil || before == streamlib.Beginning {
+		return fmt.Errorf("%w before %q: it is the offset of the first event to keep, or now", streamlib.ErrInvalid,
+			q.get("before"))
+	}
+	ifTail, ifLife, err := conditions(r.Header)
+	stream := h.streams.Stream(name)
+	switch {
+	case err != nil:
+	case ifTail != nil:
+		err = fmt.Errorf("%w condition: of what is dropped it is on the life alone, such as If-Match: \"*-2\"",
+			streamlib.ErrInvalid)
+	case ifLife != nil:
+		err = stream.TrimIf(r.Context(), before, *ifLife)
+	default:
+		err = stream.Trim(r.Context(), before)
+	}
+	if err != nil {
+		return err
+	}
+	if info, err := stream.Stat(r.Context()); err == nil {
+		setFirst(w.Header(), info.First)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// setFirst tells where the events begin that are kept, where some are not.
+func setFirst(h http.Header, first streamlib.Offset) {
+	if text := firstText(first); text != "" {
+		h[firstHeader] = []string{text}
+	}
+}
+
+const firstHeader = "Stream-First-Offset"
+
+// firstText is "" where all events are kept.
+func firstText(first streamlib.Offset) string {
+	if first <= 0 {
+		return ""
+	}
+	return first.String()
+}
+
 // remove deletes a stream.
 func (h *handler) remove(w http.ResponseWriter, r *http.Request, name string) error {
 	if _, err := parameters(r); err != nil {
 		return err
 	}
-	if err := h.streams.Stream(name).Delete(r.Context()); err != nil {
+	ifTail, ifLife, err := conditions(r.Header)
+	if err != nil {
+		return err
+	}
+	stream := h.streams.Stream(name)
+	if ifTail == nil && ifLife == nil {
+		err = stream.Delete(r.Context())
+	} else {
+		err = deleteIf(r.Context(), stream, ifTail, ifLife)
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// deleteIf deletes s on conditions, of which one that is nil is what it is at present.
+func deleteIf(ctx context.Context, s streamlib.Stream, ifTail *streamlib.Offset, ifLife *int64) error {
+	info, err := s.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	return s.DeleteIf(ctx, *cmp.Or(ifTail, &info.Tail), *cmp.Or(ifLife, &info.Life))
 }
 
 // stat answers HEAD: the tail, and what else is known of the stream.
@@ -347,109 +547,35 @@ func (h *handler) stat(w http.ResponseWriter, r *http.Request, name string) erro
 	if err != nil {
 		return err
 	}
-	setTail(w.Header(), info.Tail.String())
+	setTail(w.Header(), info)
 	if info.Damage != nil {
 		setProblem(w.Header(), problemOf(info.Damage))
 	}
-	if info.Tail == 0 {
+	if !there(info) {
 		w.WriteHeader(http.StatusNotFound)
 		return nil
 	}
+	if info.Closed {
+		setClosed(w.Header())
+	}
+	setFirst(w.Header(), info.First)
 	w.Header().Set("Stream-Size", fmt.Sprint(info.Size))
-	w.Header().Set("Stream-Created-At", info.CreatedAt.UTC().Format(timeLayout))
-	w.Header().Set("Stream-Updated-At", info.UpdatedAt.UTC().Format(timeLayout))
+	setTime(w.Header(), "Stream-Created-At", info.CreatedAt)
+	setTime(w.Header(), "Stream-Updated-At", info.UpdatedAt)
 	return nil
+}
+
+// there tells whether there is such a stream: one that was closed is there without events, too.
+func there(info streamlib.Info) bool { return info.Exists() }
+
+// setTime tells a time, unless it is that of an event that there is not.
+func setTime(h http.Header, name string, t time.Time) {
+	if text := timeText(t); text != "" {
+		h.Set(name, text)
+	}
 }
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
-
-// detail is a stream in a list with details.
-type detail struct {
-	Name       string `json:"name"`
-	NextOffset string `json:"nextOffset,omitempty"`
-	Size       int64  `json:"size,omitempty"`
-	CreatedAt  string `json:"createdAt,omitempty"`
-	UpdatedAt  string `json:"updatedAt,omitempty"`
-	problem           // what is wrong with it, where that cannot be told otherwise instead of all but the name
-}
-
-// list answers with a page of streams, or with the live events of many.
-func (h *handler) list(w http.ResponseWriter, r *http.Request, _ string) error {
-	if accepts(r, sseType[0]) {
-		return h.followAll(w, r)
-	}
-	q, err := parameters(r, "prefix", "after", "limit", "details")
-	if err != nil {
-		return err
-	}
-	limit, err := q.count("limit")
-	if err != nil {
-		return err
-	}
-	details, err := q.bool("details")
-	if err != nil {
-		return err
-	}
-	ask := limit
-	if limit > 0 {
-		ask++ // one more tells whether there is a next page
-	}
-	names, err := h.names(r, q.get("prefix"), q.get("after"), ask)
-	if err != nil {
-		return err
-	}
-	var page struct {
-		Streams any    `json:"streams"`
-		Next    string `json:"next,omitempty"`
-
-		Damaged []detail `json:"damaged,omitempty"` // of Streams, where these are names
-	}
-	if limit > 0 && len(names) > limit {
-		names = names[:limit]
-		page.Next = names[limit-1]
-	}
-	if page.Streams = names; names == nil {
-		page.Streams = []string{}
-	}
-	if details {
-		if page.Streams, err = h.details(r, names); err != nil {
-			return err
-		}
-	} else {
-		for _, info := range h.streams.Damaged() {
-			if _, ok := slices.BinarySearch(names, info.Name); ok {
-				page.Damaged = append(page.Damaged, detail{Name: info.Name, problem: problemOf(info.Damage)})
-			}
-		}
-	}
-	answerJSON(w, http.StatusOK, page)
-	return nil
-}
-
-// details are those of names; one that cannot be read does not hide the others.
-func (h *handler) details(r *http.Request, names []string) ([]detail, error) {
-	details := make([]detail, 0, len(names))
-	for _, name := range names {
-		info, err := h.streams.Stream(name).Stat(r.Context())
-		d := detail{Name: name}
-		switch {
-		case r.Context().Err() != nil:
-			return nil, r.Context().Err()
-		case err != nil:
-			h.Log.Error("stream in a list", "stream", name, "error", err)
-			_, d.problem = status(err)
-		case info.Tail == 0 && info.Damage == nil: // it was deleted meanwhile
-			continue
-		default:
-			d = detail{name, info.Tail.String(), info.Size, timeText(info.CreatedAt), timeText(info.UpdatedAt), problem{}}
-			if info.Damage != nil {
-				d.problem = problemOf(info.Damage)
-			}
-		}
-		details = append(details, d)
-	}
-	return details, nil
-}
 
 // timeText is "" for a time that is not known.
 func timeText(t time.Time) string {

@@ -167,12 +167,58 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/s/events?limit=0", "", "", 400, "~limit", ""},
 		{"GET /streams/s/events?limit=-1", "", "", 400, "~limit", ""},
 		{"GET /streams/s/events?limit=x", "", "", 400, "~limit", ""},
-		{"GET /streams/s/events?offest=1", "", "", 400, `~parameter "offest": taken here: offset, limit`, ""},
+		{"GET /streams/s/events?before=2", "", "", 200, events(e0, e1), "Stream-Next-Offset: 0000000000000002"},
+		{"GET /streams/s/events?before=now", "", "", 200, events(e0, e1, e2), "Stream-Next-Offset: 0000000000000003"},
+		{"GET /streams/s/events?before=9", "", "", 200, events(e0, e1, e2), "Stream-Next-Offset: 0000000000000003"},
+		{"GET /streams/s/events?before=0", "", "", 200, events(), "Stream-Next-Offset: 0000000000000000"},
+		{"GET /streams/s/events?before=2&last=1", "", "", 200, events(e1), "Stream-Next-Offset: 0000000000000002"},
+		{"GET /streams/s/events?before=2&last=1&type=a", "", "", 200, events(e0), ""},
+		{"GET /streams/s/events?before=2&last=9&type=b", "", "", 200, events(e1), ""},
+		{"GET /streams/s/events?before=2&offset=1", "", "", 200, events(e1), "Stream-Next-Offset: 0000000000000002"},
+		{"GET /streams/s/events?before=1&offset=2", "", "", 200, events(), "Stream-Next-Offset: 0000000000000002"},
+		{"GET /streams/s/events?before=2&since=1h&limit=1", "", "", 200, events(e0), "Stream-Next-Offset: 0000000000000001"},
+		{"GET /streams/s/events?before=-1", "", "", 400, `~before "-1": it is the offset behind the last event`, ""},
+		{"GET /streams/s/events?before=x", "", "", 400, "~offset", ""},
+		{"GET /streams/s/events?before=1&wait=1s", "", "", 400, "~before and wait contradict", ""},
+		{"GET /streams/s/times?bucket=1", "", "", 400, `~parameter "bucket": taken here: since, buckets`, ""},
+		{"GET /streams/s/times?buckets=0", "", "", 400, `~buckets "0"`, ""},
+		{"GET /streams/s/times?buckets=x", "", "", 400, `~buckets "x"`, ""},
+		{"GET /streams/s/times?since=x", "", "", 400, `~since "x"`, ""},
+		{"GET /streams/s/times?buckets=1", "", "", 200, `{"first":"0000000000000000","next":"0000000000000003",` +
+			`"from":"TIME","to":"TIME","counts":[3]}` + "\n", ""},
+		{"GET /streams/s/times?buckets=2&since=9999-01-01T00:00:00Z", "", "", 200, `{"first":"0000000000000003",` +
+			`"next":"0000000000000003","from":"TIME","to":"TIME","counts":[0,0]}` + "\n", ""},
+		{"GET /streams/none/times", "", "", 200,
+			`{"first":"0000000000000000","next":"0000000000000000","counts":[]}` + "\n", ""},
+		{"POST /streams/s/times", "", "", 405, "~method", ""},
+		{"GET /streams/s/events?offest=1", "", "", 400, `~parameter "offest": taken here: offset, since, limit`, ""},
 		{"GET /streams/s/events?offset=1&offset=2", "", "", 400, "~offset: it is there twice", ""},
 		{"GET /streams/s/events?a;b", "", "", 400, "~query", ""},
 		{"GET /streams/s/events?last=2", "", "", 200, events(e1, e2), ""},
 		{"GET /streams/s/events?last=9", "", "", 200, events(e0, e1, e2), ""},
 		{"GET /streams/s/events?last=0", "", "", 400, "~last", ""},
+		{"GET /streams/s/events?since=1h", "", "", 200, events(e0, e1, e2), "Stream-Next-Offset: 0000000000000003"},
+		{"GET /streams/s/events?since=7d&limit=1", "", "", 200, events(e0), "Stream-Next-Offset: 0000000000000001"},
+		{"GET /streams/s/events?since=1d12h&type=b", "", "", 200, events(e1), ""},
+		{"GET /streams/s/events?since=1h&wait=1h", "", "", 200, events(e0, e1, e2), ""},
+		{"GET /streams/s/events?since=2024-01-08T00:00:00Z", "", "", 200, events(e0, e1, e2), ""},
+		{"GET /streams/s/events?since=0001-01-01T00:00:00Z", "", "", 200, events(e0, e1, e2), ""},
+		{"GET /streams/s/events?since=2024-01-08T00:00:00+02:00", "", "", 200, events(e0, e1, e2), ""},
+		{"GET /streams/s/events?since=9999-01-08T00:00:00Z", "", "", 200, events(), "Stream-Next-Offset: 0000000000000003"},
+		{"GET /streams/s/events?since=9999-01-08T00:00:00Z&wait=1ms", "", "", 200, events(), ""},
+		{"GET /streams/none/events?since=1h", "", "", 200, events(), "Stream-Next-Offset: 0000000000000000"},
+		{"GET /streams/s/events?since=2024-01-08T09:00", "", "", 400, "~no zone, such as the Z of 2024-01-08T09:00:00Z", ""},
+		{"GET /streams/s/events?since=2024-01-08+09:00:00", "", "", 400, `~"2024-01-08 09:00:00": it has no zone`, ""},
+		{"GET /streams/s/events?since=2024-01-08", "", "", 400, "~no zone", ""},
+		{"GET /streams/s/events?since=yesterday", "", "", 400, `~since "yesterday": it is a time such as`, ""},
+		{"GET /streams/s/events?since=", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=-1h", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=1d-1h", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=-1d", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=70000d", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=60", "", "", 400, "~since", ""},
+		{"GET /streams/s/events?since=1h&offset=1", "", "", 400, "~since and offset", ""},
+		{"GET /streams/s/events?since=1h&last=1", "", "", 400, "~since and last", ""},
 		{"GET /streams/s/events?last=1&offset=1", "", "", 400, "~last and offset", ""},
 		{"GET /streams/s/events?last=1&limit=1", "", "", 400, "~last and limit", ""},
 		{"GET /streams/s/events?last=1&wait=1s", "", "", 400, "~last and wait", ""},
@@ -219,6 +265,10 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/s?wait=1s", "", "", 400, "~wait", ""},
 		{"GET /streams/s?last=1&offset=1", "", "", 400, "~last and offset", ""},
 		{"GET /streams/s?offset=x", "", "", 400, "~offset", ""},
+		{"GET /streams/s?since=1h&offset=1", "", "", 400, "~since and offset", ""},
+		{"GET /streams/s?since=1h&last=1", "", "", 400, "~since and last", ""},
+		{"GET /streams/s?since=x", "", "", 400, "~since", ""},
+		{"GET /streams/s?since=1h", "Last-Event-ID: 3", "", 410, "~tail is 3", ""},
 		{"GET /streams/s?last-event-id=", "", "", 400, "~last-event-id", ""},
 		{"GET /streams/s?lastEventId=", "", "", 400, "~lastEventId", ""},
 		{"GET /streams/s?lastEventId=x", "", "", 400, "~Last-Event-ID", ""},
@@ -246,6 +296,22 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/../healthz", "", ``, 404, "~no such path", ""},
 		{"POST /streams/a%2Fb", "", `{"data":1}`, 201, strings.ReplaceAll(event(1, "1"), `"s"`, `"a/b"`) + "\n", ""},
 		{"POST /streams/%2E%2E", "", `{"data":1}`, 201, strings.ReplaceAll(event(0, "1"), `"s"`, `".."`) + "\n", ""},
+		{"POST /stream?name=..", "", `{"data":2}`, 201, strings.ReplaceAll(event(0, "2"), `"s"`, `".."`) + "\n", ""},
+		{"POST /stream?name=.", "", `{"data":2}`, 201, strings.ReplaceAll(event(0, "2"), `"s"`, `"."`) + "\n", ""},
+		{"POST /stream?name=a/b", "", `{"data":2}`, 201, strings.ReplaceAll(event(1, "2"), `"s"`, `"a/b"`) + "\n", ""},
+		{"GET /stream/events?last=1&name=a%2Fb", "", "", 200,
+			`{"events":[` + strings.ReplaceAll(event(0, "0"), `"s"`, `"a/b"`) + "]}\n", ""},
+		{"GET /stream/times?name=a/b&buckets=x", "", "", 400, "~buckets", ""},
+		{"HEAD /stream?name=a/b", "", "", 200, "", "Stream-Next-Offset: 0000000000000001"},
+		{"POST /stream?name=%2F", "", `{"data":0}`, 201, strings.ReplaceAll(event(0, "0"), `"s"`, `"/"`) + "\n", ""},
+		{"DELETE /stream?name=%2F", "", ``, 204, "", ""},
+		{"DELETE /stream?name=..&all=true", "", "", 400, "~all", ""},
+		{"PUT /stream?name=..", "", ``, 405, "~DELETE, GET, HEAD, POST", "Allow: DELETE,GET,HEAD,POST"},
+		{"POST /stream?name=%00", "", `{"data":1}`, 400, `~\x00`, ""},
+		{"POST /stream?name=a&name=b", "", `{"data":1}`, 404, "~/stream?name=NAME", ""},
+		{"POST /stream?name=", "", `{"data":1}`, 404, "~no such path", ""},
+		{"POST /stream", "", `{"data":1}`, 404, "~/stream?name=NAME", ""},
+		{"POST /stream/x?name=a", "", `{"data":1}`, 404, "~no such path", ""},
 		{"POST /streams/%2F", "", `{"data":1}`, 201, strings.ReplaceAll(event(0, "1"), `"s"`, `"/"`) + "\n", ""},
 		{"POST /streams/a+b%20%25", "", `{"data":1}`, 201, strings.ReplaceAll(event(0, "1"), `"s"`, `"a+b %"`) + "\n", ""},
 		{"POST /streams/%00", "", `{"data":1}`, 400, `~\x00`, ""},
@@ -254,7 +320,7 @@ func TestRoutes(t *testing.T) {
 		{"GET /streams/" + strings.Repeat("x", 256) + "/events", "", ``, 400, "~256 bytes", ""},
 		{"PUT /streams/s", "", ``, 405, "~DELETE, GET, HEAD, POST", "Allow: DELETE,GET,HEAD,POST"},
 		{"POST /streams", "", ``, 405, "~GET, HEAD", "Allow: GET,HEAD"},
-		{"POST /streams/s/events", "", ``, 405, "~GET, HEAD", "Allow: GET,HEAD"},
+		{"POST /streams/s/events", "", ``, 405, "~DELETE, GET, HEAD", "Allow: DELETE,GET,HEAD"},
 		{"OPTIONS /healthz", "", ``, 405, "~GET, HEAD", "Allow: GET,HEAD"},
 		{"GET /healthz?x=1", "", ``, 400, "~x", ""},
 		{"GET /readyz", "", ``, 200, "{\"status\":\"ok\"}\n", ""},
@@ -337,32 +403,28 @@ func TestOwnLimit(t *testing.T) {
 	is.Equal(info.Tail, streamlib.Offset(4))
 }
 
-func TestHealthTellsTheSameMachineMore(t *testing.T) {
+// TestHealthTellsWhoUsesTheFolderMore, and nobody else: behind a proxy all come from the same machine.
+func TestHealthTellsWhoUsesTheFolderMore(t *testing.T) {
 	is := is.New(t)
 	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
-	started := time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC)
-	h := streamhttp.NewHandler(m, streamhttp.Config{AllowHosts: []string{"box"},
-		Health: streamhttp.Health{PID: 7, Dir: "/d", Version: "v1", Storage: "fs", StartedAt: started, Args: []string{}}})
+	c := streamhttp.Config{AllowHosts: []string{"box"}, Health: streamhttp.Health{PID: 7, Dir: "/d", URL: "http://u",
+		Version: "v1", Storage: "fs", StartedAt: time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC), Args: []string{}}}
 	const public = `{"status":"ok","version":"v1","storage":"fs","startedAt":"2024-01-08T00:00:00Z"}` + "\n"
-	const private = `{"status":"ok","pid":7,"dir":"/d","version":"v1","storage":"fs","startedAt":"2024-01-08T00:00:00Z","args":[]}` + "\n"
-	for _, test := range []struct{ from, header, want string }{
-		{"127.0.0.1:5", "", private},
-		{"[::1]:5", "", private},
-		{"[::ffff:127.0.0.1]:5", "", private},
-		{"10.0.0.1:5", "", public},
-		{"@", "", public},
-		{"127.0.0.1:5", "X-Forwarded-For", public},
-		{"127.0.0.1:5", "Forwarded", public},
-	} {
+	const private = `{"status":"ok","pid":7,"dir":"/d","url":"http://u","version":"v1","storage":"fs",` +
+		`"startedAt":"2024-01-08T00:00:00Z","args":[]}` + "\n"
+	tells := func(from string) string {
 		r := httptest.NewRequest("GET", "http://box/healthz", nil)
-		r.RemoteAddr = test.from
-		if test.header != "" {
-			r.Header.Set(test.header, "for=10.0.0.1")
-		}
+		r.RemoteAddr = from
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		is.Equal(w.Body.String(), test.want)
+		streamhttp.NewHandler(m, c).ServeHTTP(w, r)
+		return w.Body.String()
 	}
+	for _, from := range []string{"127.0.0.1:5", "[::1]:5", "10.0.0.1:5", "@"} {
+		is.Equal(tells(from), public)
+	}
+	c.Local = func(r *http.Request) bool { return r.RemoteAddr == "@" }
+	is.Equal(tells("@"), private)
+	is.Equal(tells("127.0.0.1:5"), public)
 }
 
 // TestHealthWhateverTheClockSays: JSON has no form for some times (RFC 3339 has years of four digits), and a server on
@@ -476,7 +538,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 }
 
 func TestCorruptionFoundLateBreaksTheAnswerOff(t *testing.T) {
-	for _, path := range []string{"/streams/s/events", "/streams/s?offset=0"} {
+	for _, path := range []string{"/streams/s/events", "/streams/s?offset=0", "/streams/s?offset=0&until=tail"} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
 			storage := &failing{Storage: memory.New()}
@@ -484,6 +546,9 @@ func TestCorruptionFoundLateBreaksTheAnswerOff(t *testing.T) {
 			_, err := m.Stream("s").Append(t.Context(), streamlib.Batch{Data: streamlib.JSON("0")})
 			is.NoErr(err)
 			storage.read = &streamlib.CorruptError{File: "s.json", Offset: 7}
+			if strings.HasSuffix(path, "until=tail") {
+				storage.stat = storage.read // which hides the tail
+			}
 			client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
 			resp, err := http.Get(client.URL + path)
 			is.NoErr(err)

@@ -45,9 +45,10 @@ func (h *handler) trust() {
 
 var (
 	sharedMethods = "DELETE, GET, HEAD, POST"
-	sharedHeaders = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
-	toldHeaders   = "Allow, ETag, Retry-After, Stream-Created-At, Stream-Next-Offset, Stream-Size, " +
-		"Stream-Updated-At, WWW-Authenticate"
+	sharedHeaders = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, " +
+		"Stream-Closed"
+	toldHeaders = "Allow, ETag, Retry-After, Stream-Closed, Stream-Created-At, Stream-First-Offset, Stream-Next-Offset, " +
+		"Stream-Size, Stream-Updated-At, WWW-Authenticate"
 )
 
 // share says in the answer to an allowed origin's page that it may read it (the CORS protocol of
@@ -76,6 +77,9 @@ func (h *handler) share(w http.ResponseWriter, r *http.Request) (answered bool) 
 	}
 	header.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	header.Set("Access-Control-Allow-Methods", sharedMethods)
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		header.Set("Access-Control-Allow-Methods", sharedMethods+", PUT")
+	}
 	header.Set("Access-Control-Allow-Headers", sharedHeaders)
 	if asked := r.Header.Values("Access-Control-Request-Headers"); len(asked) > 0 { // tracing adds some of its own
 		header.Set("Access-Control-Allow-Headers", strings.Join(asked, ", "))

@@ -12,22 +12,26 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/budget"
 )
 
 // read answers with events that there are, or waits for the first.
 func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) error {
-	q, err := parameters(r, "offset", "limit", "last", "type", "wait")
+	q, err := parameters(r, "offset", "since", "limit", "last", "before", "type", "wait")
 	if err == nil {
-		err = cmp.Or(q.apart("last", "offset"), q.apart("last", "limit"), q.apart("last", "wait"))
+		err = cmp.Or(q.apart("before", "wait"), q.apart("last", "offset"), q.apart("last", "limit"), q.apart("last", "wait"),
+			q.apart("since", "offset"), q.apart("since", "last"))
 	}
 	if err != nil {
 		return err
 	}
 	from, err := q.offset("offset", streamlib.Beginning)
+	since, errSince := q.since("since")
+	before, errBefore := q.before()
 	limit, errLimit := q.count("limit")
 	last, errLast := q.count("last")
 	wait, errWait := q.duration("wait")
-	if err := cmp.Or(err, errLimit, errLast, errWait); err != nil {
+	if err := cmp.Or(err, errSince, errBefore, errLimit, errLast, errWait); err != nil {
 		return err
 	}
 	lines, types, stream := accepts(r, lineType[0]), q["type"], h.streams.Stream(name)
@@ -38,32 +42,46 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		return nil
 	}
 	info, err := stream.Stat(r.Context())
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && last == 0 && from != streamlib.Now {
+	fixed := last == 0 && since == nil && from != streamlib.Now
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && fixed {
 		info.Tail, err = untold, nil // what stands before the damage still reads
 	}
 	switch {
 	case err != nil:
 	case last > 0:
-		from, err = startOfLast(r.Context(), stream, info.Tail, last, types)
+		high := info
+		high.Tail = min(info.Tail, before)
+		from, err = startOfLast(r.Context(), stream, high, last, types)
 		limit = last
+	case since != nil:
+		from, err = startOfSince(r.Context(), stream, info.Tail, *since)
 	case from == streamlib.Now:
 		from = info.Tail
 	}
 	if err != nil {
 		return err
 	}
-	from = max(from, 0)
+	setFirst(w.Header(), info.First)
+	begin := from
+	if from == streamlib.Beginning { // which it is up to the read where the stream is trimmed meanwhile
+		from = info.First
+	}
 	to := info.Tail
 	if info.Tail == untold {
 		to = streamlib.MaxOffset + 1
 	}
-	if limit > 0 && len(types) == 0 {
+	to = min(to, max(from, before))
+	if info.Tail != untold && limit > 0 && len(types) == 0 {
 		to = min(to, from+streamlib.Offset(limit))
 	}
 	if info.Tail != untold && (limit == 0 || len(types) == 0) {
 		a.next = to
 	}
-	for events, err := range stream.Read(r.Context(), from, to) {
+	reached := untold // where a.next is not told
+	a.ends = func() bool {
+		return info.Closed && info.Tail != untold && max(a.next, reached) >= info.Tail && lives(r.Context(), stream, info)
+	}
+	for events, err := range stream.Read(h.inTurn(r.Context(), roomTime), begin, to) {
 		if err != nil {
 			return h.broken(a, r, err)
 		}
@@ -71,11 +89,11 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		if err != nil {
 			return nil // the client has gone
 		}
-		if from = events[len(events)-1].Offset + 1; !more {
-			a.next = min(a.next, from)
+		if from = a.passed; !more {
 			break
 		}
 	}
+	reached = min(from, to)
 	if from < a.next { // it was deleted meanwhile, and maybe made again
 		if a.sent {
 			return h.broken(a, r, fmt.Errorf("read %q: it ended at %d, before %d", name, from, a.next))
@@ -83,17 +101,24 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		a.next = from
 	}
 	if a.count == 0 && wait > 0 {
-		waiting, done := untilEnd(r)
+		waiting, done := UntilEnd(r)
 		defer done()
 		ctx, cancel := context.WithTimeout(waiting.Context(), wait)
 		defer cancel()
-		for events, err := range stream.Subscribe(ctx, from) {
-			if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
+		look := func() { // it may have been closed meanwhile
+			if now, err := stream.Stat(r.Context()); err == nil && now.Life == info.Life {
+				info = now
+			}
+		}
+		ended := true
+		for events, err := range stream.Subscribe(h.inTurn(ctx, roomTime), from) {
+			if ended = false; err != nil && ctx.Err() != nil && r.Context().Err() == nil {
 				break // nothing came, or nobody waits
 			}
 			if err != nil {
 				return h.broken(a, r, err)
 			}
+			look()
 			switch a.next = events[len(events)-1].Offset + 1; {
 			case limit > 0 && len(types) > 0:
 				a.next = untold
@@ -103,10 +128,26 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 			if _, err := a.addAll(events, types, limit); err != nil || a.count > 0 {
 				break
 			}
+			ended = true // unless more comes
+		}
+		if reached = max(reached, a.passed); ended {
+			look()
+			a.next = info.Tail
 		}
 	}
 	_ = a.end() // the client may have gone
 	return nil
+}
+
+// inTurn is for reading what is written on: see budget.
+func (h *handler) inTurn(ctx context.Context, patience time.Duration) context.Context {
+	return budget.WithTurns(ctx, &h.streams.Budget().Readers, patience)
+}
+
+// lives tells whether the stream that info is of is still there, and was all the time since.
+func lives(ctx context.Context, s streamlib.Stream, info streamlib.Info) bool {
+	now, err := s.Stat(ctx)
+	return err == nil && now.Life == info.Life
 }
 
 // broken ends an answer that met an error: with a status while nothing was sent, else so that the client sees it is
@@ -115,23 +156,36 @@ func (h *handler) broken(a *answer, r *http.Request, err error) error {
 	if a.count == 0 {
 		return err
 	}
-	h.Log.Error("answer broken off", "path", r.URL.EscapedPath(), "error", err)
+	h.logBreak(r, "answer broken off", err)
 	_ = cmp.Or(a.flush(), a.c.Flush()) // what stands before the damage still reads
 	breakOff(a.conn)
 	return nil
 }
 
-// startOfLast returns the offset of the n-th event before tail that has one of types. It looks backwards in steps.
-func startOfLast(ctx context.Context, s streamlib.Stream, tail streamlib.Offset, n int,
+// startOfSince returns the offset of the first event since t, tail where there is none below it.
+func startOfSince(ctx context.Context, s streamlib.Stream, tail streamlib.Offset,
+	t time.Time) (streamlib.Offset, error) {
+	o, err := streamlib.Since(ctx, s, t)
+	return min(o, tail), err
+}
+
+// startOfLast returns the offset of the n-th event before the tail that has one of types, of the first event that is
+// kept where that is not among them. It looks backwards in steps.
+func startOfLast(ctx context.Context, s streamlib.Stream, info streamlib.Info, n int,
 	types []string) (streamlib.Offset, error) {
 	if len(types) == 0 {
-		return max(0, tail-streamlib.Offset(n)), nil
+		return max(info.First, info.Tail-streamlib.Offset(n)), nil
 	}
-	high, step := tail, streamlib.Offset(1024)
-	for high > 0 {
-		low := max(0, high-step)
+	first, high, step := info.First, info.Tail, streamlib.Offset(1024)
+look:
+	for high > first {
+		low := max(first, high-step)
 		var found []streamlib.Offset
 		for events, err := range s.Read(ctx, low, high) {
+			if gone, ok := errors.AsType[*streamlib.GoneError](err); ok && gone.First > first { // it was trimmed meanwhile
+				first = gone.First
+				continue look
+			}
 			if err != nil {
 				return 0, err
 			}
@@ -146,7 +200,7 @@ func startOfLast(ctx context.Context, s streamlib.Stream, tail streamlib.Offset,
 		}
 		n, high, step = n-len(found), low, min(2*step, 64<<10)
 	}
-	return 0, nil
+	return first, nil
 }
 
 // Buffers are for what is about to be written, so that a subscriber who waits holds none. There are two kinds, for
@@ -168,9 +222,9 @@ func (p *buffers) get() *[]byte {
 	return new(make([]byte, 0, p.size))
 }
 
-// put gives b back, unless a large event made it large.
+// put gives b back, unless a large event made it large, or it is none of these.
 func (p *buffers) put(b *[]byte) {
-	if cap(*b) <= 2*p.size {
+	if p.size <= cap(*b) && cap(*b) <= 2*p.size {
 		*b = (*b)[:0]
 		p.pool.Put(b)
 	}
@@ -193,6 +247,9 @@ type answer struct {
 	sent  bool
 	next  streamlib.Offset // promised: the answer goes up to here; untold where that is not known when it begins
 	conn  *net.TCPConn
+
+	passed streamlib.Offset // behind the last event that addAll has looked at
+	ends   func() bool      // whether behind the answer there will be no event; nil is no
 }
 
 func newAnswer(w http.ResponseWriter, r *http.Request, code int, lines bool) *answer {
@@ -200,15 +257,21 @@ func newAnswer(w http.ResponseWriter, r *http.Request, code int, lines bool) *an
 }
 
 func (a *answer) release() {
-	if a.count > 0 {
+	if a.buf != nil {
 		largeBuffers.put(a.buf)
+		a.buf = nil
 	}
 }
 
 // addAll adds those events that have one of types, up to limit in all, and tells whether it takes more.
 func (a *answer) addAll(events []streamlib.Event, types []string, limit int) (more bool, err error) {
+	defer func() { // who waits for what comes next holds none
+		if err == nil && a.sent && a.buf != nil {
+			err = a.flush()
+		}
+	}()
 	for _, e := range events {
-		if !e.HasType(types...) {
+		if a.passed = e.Offset + 1; !e.HasType(types...) {
 			continue
 		}
 		if err := a.add(e); err != nil {
@@ -260,14 +323,20 @@ func (a *answer) start() {
 	if a.next != untold {
 		a.w.Header()["Stream-Next-Offset"] = []string{a.next.String()}
 	}
+	if a.ends != nil && a.ends() {
+		setClosed(a.w.Header())
+	}
 	a.w.WriteHeader(a.code)
 }
 
 func (a *answer) flush() error {
 	a.start()
+	if a.buf == nil {
+		return nil
+	}
 	_ = a.c.SetWriteDeadline(time.Now().Add(writeTime)) // where there are none, the server's own bound holds
 	_, err := a.w.Write(*a.buf)
-	*a.buf = (*a.buf)[:0]
+	a.release()
 	return err
 }
 

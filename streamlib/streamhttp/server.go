@@ -24,21 +24,27 @@ func NewServer(ctx context.Context, h http.Handler, log *slog.Logger) *http.Serv
 			return context.WithValue(ctx, connKey{}, c)
 		},
 		ReadHeaderTimeout: 10 * time.Second, // the handler bounds the time for a body
-		WriteTimeout:      5 * time.Minute,  // and for what it writes at length
+		WriteTimeout:      serverWriteTime,  // and for what it writes at length
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		// The deadlines of an answer over HTTP/2 end its stream, and these the connection that nobody is at any more.
+		HTTP2: &http.HTTP2Config{WriteByteTimeout: writeTime, SendPingTimeout: pingAfter, PingTimeout: pingAfter},
 	}
 }
 
 // connKey is for the connection of a request.
 type connKey struct{}
 
-// connection returns the TCP connection that r came on, nil where it is not known.
+// connection returns the TCP connection that r came on, nil where it is not known, or not r's alone, as over HTTP/2:
+// there each answer has an end of its own.
 func connection(r *http.Request) *net.TCPConn {
+	if r.ProtoMajor > 1 {
+		return nil
+	}
 	conn := r.Context().Value(connKey{})
-	if encrypted, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = encrypted.NetConn()
+	for outer, ok := conn.(interface{ NetConn() net.Conn }); ok; outer, ok = conn.(interface{ NetConn() net.Conn }) {
+		conn = outer.NetConn()
 	}
 	tcp, _ := conn.(*net.TCPConn)
 	return tcp
@@ -79,9 +85,9 @@ func lasting(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(context.WithoutCancel(r.Context()), clientKey{}, r.Context()))
 }
 
-// untilEnd returns r with a context that is done when the client seems to be gone, or the end of the server begins,
+// UntilEnd returns r with a context that is done when the client seems to be gone, or the end of the server begins,
 // too: for what waits. Cancel is to be called.
-func untilEnd(r *http.Request) (*http.Request, context.CancelFunc) {
+func UntilEnd(r *http.Request) (*http.Request, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
 	var stops []func() bool
 	for _, key := range []any{endKey{}, clientKey{}} {

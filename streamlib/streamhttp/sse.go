@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
@@ -19,32 +21,57 @@ import (
 const (
 	retry   = "retry: 1000\n"
 	ping    = ": ping\n"
+	tailIs  = ": tail " // and the offset: instead of a ping where all before it was sent
 	deleted = ": deleted\n"
 )
 
 // offsetAt is where an event's record has its offset, of 16 digits.
 const offsetAt = len(`{"offset":"`)
 
-// follow subscribes to a stream.
+// follow subscribes to a stream. Where nothing will come any more the answer is 204, which ends a browser's attempts.
 func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) error {
 	p, err := placeOf(r)
 	if err != nil {
 		return err
 	}
 	stream := h.streams.Stream(name)
-	from, tail, err := p.find(r.Context(), stream)
+	from, was, err := p.find(r.Context(), stream)
 	if err != nil {
 		return err
 	}
-	asked := r.Context()
-	r, cancel := untilEnd(r)
+	if p.until && !was.Closed && was.Tail != untold && from >= was.Tail { // there is nothing to send
+		if p.after != streamlib.Now { // to a reader who has had all, and whom this keeps from coming again
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		openFrames(w, r, from, was.Tail, appendPosition([]byte(retry), from-1, was.Tail,
+			suffixOf(was.Life))).close()
+		return nil
+	}
+	asked := r
+	r, cancel := UntilEnd(r)
 	defer cancel()
-	events := stream.Subscribe(r.Context(), from) // before the client hears of it: what is deleted from here on ends it
-	if again, tail, err := p.find(asked, stream); err != nil || again < from {
-		cancel() // it was deleted in between: from is a place in its former life
+	events := stream.Subscribe(h.inTurn(r.Context(), 0), from) // before the client hears of it: what is deleted from here on ends it
+	info, err := p.stat(asked.Context(), stream)
+	tail := info.Tail
+	// It was deleted in between, and from is a place in its former life, or it was trimmed.
+	again := there(was) && (info.Life != was.Life || info.First > from)
+	over := info.Closed && tail != untold && from >= tail
+	if err != nil || again || over {
+		cancel()
 		for range events {
 		}
-		return cmp.Or(err, error(&streamlib.GoneError{Stream: name, After: from - 1, Tail: tail}))
+	}
+	switch {
+	case err != nil:
+		return err
+	case again:
+		return h.follow(w, asked, name)
+	case over:
+		setTail(w.Header(), info)
+		setClosed(w.Header())
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 	if from < tail && h.damaged(name) { // who would connect again and again is refused where there is nothing to send
 		next, stop := iter.Pull2(events)
@@ -58,42 +85,73 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) er
 			}
 		}
 	}
-	opening := []byte(retry)
+	// All that the subscription yields is of this life, for if that is not the one that it began in it yields nothing.
+	opening, suffix := []byte(retry), suffixOf(info.Life)
 	// Where an event is there at once it tells the position, and until then the same request goes there again.
 	if !p.fixed() || from >= tail {
-		opening = appendPosition(opening, from-1, tail)
+		opening = appendPosition(opening, from-1, tail, suffix)
 	}
-	f := openFrames(w, r, opening)
+	f := openFrames(w, r, from, tail, opening)
 	defer f.close()
-	f.tail = tail
-	h.frame(f, r, events, p.types, true)
+	f.until, f.suffix = p.until, suffix
+	defer h.counted.subscribed(f, name)()
+	if h.frame(f, r, events, p.types, true) {
+		end := f.tail // of one that from was beyond no event has told
+		if now, err := stream.Stat(asked.Context()); err == nil && now.Life == info.Life {
+			end = now.Tail
+		}
+		_ = f.write(appendEnd(nil, end), true)
+	}
 	return nil
+}
+
+// seated is route for no more subscribers at once than there may be.
+func (h *handler) seated(route route) route {
+	if h.MaxSubscribers == 0 {
+		return route
+	}
+	return func(w http.ResponseWriter, r *http.Request, name string) error {
+		defer h.seats.Add(-1)
+		if h.seats.Add(1) > int64(h.MaxSubscribers) && r.Method == http.MethodGet {
+			return &Error{http.StatusTooManyRequests, fmt.Sprintf("there are %d subscriptions, and no more at once",
+				h.MaxSubscribers)}
+		}
+		return route(w, r, name)
+	}
 }
 
 // A place is where a request asks a subscription to begin.
 type place struct {
 	from  streamlib.Offset
 	last  int              // instead of from
-	after streamlib.Offset // the last event that was seen, and so ahead of both; Now where none is told
+	since *time.Time       // instead of both; nil where none is told
+	after streamlib.Offset // the last event that was seen, and so ahead of all; Now where none is told
+	life  *int64           // that it was seen in; nil is the present one
 	types []string
+	until bool // the subscription ends where it has caught up
 }
 
 // placeOf returns the place that r's URL and header name.
 func placeOf(r *http.Request) (place, error) {
-	q, err := parameters(r, "offset", "last", "type", "last-event-id", "lastEventId")
+	q, err := parameters(r, "offset", "since", "last", "until", "type", "last-event-id", "lastEventId")
 	if err == nil {
-		err = q.apart("last", "offset")
+		err = cmp.Or(q.apart("last", "offset"), q.apart("since", "offset"), q.apart("since", "last"))
 	}
 	if err != nil {
 		return place{}, err
 	}
 	from, err := q.offset("offset", streamlib.Now)
 	last, errLast := q.count("last")
-	p := place{from, last, streamlib.Now, q["type"]}
-	if err := cmp.Or(err, errLast); err != nil {
+	since, errSince := q.since("since")
+	p := place{from, last, since, streamlib.Now, nil, q["type"], q.has("until")}
+	if p.until && q.get("until") != "tail" {
+		err = cmp.Or(err, fmt.Errorf("%w until %q: it is tail", streamlib.ErrInvalid, q.get("until")))
+	}
+	if err := cmp.Or(err, errLast, errSince); err != nil {
 		return p, err
 	}
 	resume := r.Header.Get("Last-Event-ID")
+	sent := resume != ""
 	// The first is a polyfill's, which adds it to what the URL has.
 	for _, name := range [...]string{"lastEventId", "last-event-id"} {
 		if resume == "" && q.has(name) {
@@ -105,10 +163,15 @@ func placeOf(r *http.Request) (place, error) {
 	if resume == "" {
 		return p, nil
 	}
-	if p.after, err = streamlib.ParseOffset(resume); err != nil || p.after == streamlib.Now {
-		return p, fmt.Errorf("%w Last-Event-ID %q: it is -1, or a number of at most %d", streamlib.ErrInvalid, resume,
-			streamlib.MaxOffset)
+	m, err := parseMark(resume)
+	if err != nil {
+		return p, fmt.Errorf("%w Last-Event-ID %q: it is the id of an event, -1, or a number of at most %d",
+			streamlib.ErrInvalid, resume, streamlib.MaxOffset)
 	}
+	if sent && m.offset >= 0 && m.life == nil { // the id of a client that writes numbers in its own way
+		m.life = new(int64)
+	}
+	p.after, p.life = m.offset, m.life
 	return p, nil
 }
 
@@ -117,30 +180,49 @@ func (p place) fixed() bool {
 	return p.after != streamlib.Now || p.last == 0 && p.from != streamlib.Now
 }
 
-// find returns the offset of the place in s, and the tail, untold where that is damaged.
-func (p place) find(ctx context.Context, s streamlib.Stream) (from, tail streamlib.Offset, err error) {
+// stat returns what is known of s, with a tail that is untold where that is damaged and the place does not need it:
+// what stands before the damage still reads.
+func (p place) stat(ctx context.Context, s streamlib.Stream) (streamlib.Info, error) {
 	info, err := s.Stat(ctx)
-	// What stands before it still reads.
 	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && p.fixed() && p.after < 0 {
 		info.Tail, err = untold, nil
 	}
-	switch {
+	return info, err
+}
+
+// find returns the offset of the place in s, and what is known of that.
+func (p place) find(ctx context.Context, s streamlib.Stream) (from streamlib.Offset, info streamlib.Info, err error) {
+	info, err = p.stat(ctx, s)
+	gone := func(after streamlib.Offset) error {
+		return &streamlib.GoneError{Stream: s.Name(), After: after, Tail: info.Tail, First: info.First}
+	}
+	switch resumed := p.after != streamlib.Now; {
 	case err != nil:
-	// An opening's: no event was seen yet.
-	case p.after == streamlib.Beginning, p.after != streamlib.Now && p.after+1 == p.from:
-		from = p.after + 1
-	case p.after != streamlib.Now && p.after >= info.Tail:
+	case resumed && there(info) && !(mark{p.after, p.life}).of(info.Life):
 		err = &streamlib.GoneError{Stream: s.Name(), After: p.after, Tail: info.Tail}
-	case p.after != streamlib.Now:
+	case resumed && p.after+1 < info.First:
+		err = gone(p.after)
+	// An opening's: no event was seen yet.
+	case p.after == streamlib.Beginning, resumed && p.after+1 == p.from:
+		from = p.after + 1
+	case resumed && p.after >= info.Tail:
+		err = gone(p.after)
+	case resumed:
 		from = p.after + 1
 	case p.last > 0:
-		from, err = startOfLast(ctx, s, info.Tail, p.last, p.types)
+		from, err = startOfLast(ctx, s, info, p.last, p.types)
+	case p.since != nil:
+		from, err = startOfSince(ctx, s, info.Tail, *p.since)
 	case p.from == streamlib.Now:
 		from = info.Tail
+	case p.from == streamlib.Beginning:
+		from = info.First
+	case p.from < info.First:
+		err = gone(p.from - 1)
 	default:
-		from = max(p.from, 0)
+		from = p.from
 	}
-	return from, info.Tail, err
+	return from, info, err
 }
 
 // untold is a tail that is not known.
@@ -152,8 +234,15 @@ func (h *handler) damaged(name string) bool {
 }
 
 // followAll subscribes to all streams with a prefix.
-func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
-	q, err := parameters(r, "prefix", "type")
+func (h *handler) followAll(w http.ResponseWriter, r *http.Request, _ string) error {
+	q, err := parameters(r, "prefix", "type", "details")
+	if err != nil {
+		return err
+	}
+	details, err := q.bool("details")
+	if err == nil && details {
+		err = q.apart("details", "type")
+	}
 	if err != nil {
 		return err
 	}
@@ -161,53 +250,84 @@ func (h *handler) followAll(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Content-Type"] = sseUTF8
 		return nil
 	}
-	r, cancel := untilEnd(r)
+	if details {
+		h.followChanges(w, r, q.get("prefix"))
+		return nil
+	}
+	r, cancel := UntilEnd(r)
 	defer cancel()
 	events := h.streams.Subscribe(r.Context(), q.get("prefix")) // from here on; hence before the client hears of it
-	f := openFrames(w, r, []byte(retry))                        // no position, for there is none to resume from
+	f := openFrames(w, r, 0, untold, []byte(retry))             // no position, for there is none to resume from
 	defer f.close()
+	defer h.counted.subscribed(f, "")()
 	h.frame(f, r, readable(r, events), q["type"], false)
 	return nil
 }
 
-// frame writes the events, and in the end why there are no more, where that is for the client to know.
+// frame writes the events, and in the end why there are no more, where that is for the client to know. It tells
+// whether there are no more for good.
 func (h *handler) frame(f *frames, r *http.Request, events iter.Seq2[[]streamlib.Event, error], types []string,
-	ids bool) {
+	ids bool) (ended bool) {
 	for batch, err := range events {
 		switch {
 		case err == nil && f.send(batch, types, ids) == nil:
+			if f.until && f.caughtUp() {
+				return
+			}
 			continue
 		case f.ctx.Err() != nil || err == nil: // the client has gone or the server ends
 		case errors.Is(err, streamlib.ErrDeleted):
 			_ = f.write([]byte(deleted), true)
-		case err != nil:
-			h.Log.Error("subscription broken off", "path", r.URL.EscapedPath(), "error", err)
+		default:
+			h.logBreak(r, "subscription broken off", err)
 			breakOff(connection(r))
 		}
-		return
+		return false
 	}
+	return true
 }
 
 // frames are a response of server-sent events. It is written by the subscription, and while that is silent by a
 // timer. A write that fails ends the request's context.
 type frames struct {
-	w    http.ResponseWriter
-	c    *http.ResponseController
-	ctx  context.Context  // the request's
-	stop func() bool      // the interruption of a write that hangs
-	tail streamlib.Offset // as it is known to the subscription
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	ctx   context.Context // the request's
+	stop  func()          // the interruption of a write that hangs, once it is over
+	until bool            // they end where they have caught up
 
-	mu     sync.Mutex // held while writing; guards what follows
-	wrote  time.Time  // when the last write began
-	due    time.Time  // the write deadline
+	suffix string       // of the stream's life
+	at     atomic.Int64 // next, to be read while a write hangs
+
+	mu     sync.Mutex       // held while writing; guards what follows, of which the subscription alone writes next and tail
+	next   streamlib.Offset // what is before it was written
+	tail   streamlib.Offset // as it is known to the subscription; untold where events are of many streams
+	wrote  time.Time        // when the last write began
+	due    time.Time        // the write deadline
 	beat   *time.Timer
+	failed bool // a write: what stands before the next one may be half a line
 	closed bool
+	ends   context.Context // done when the server ends; nil where that is not told
 }
 
 // openFrames sends the header and the opening at once.
-func openFrames(w http.ResponseWriter, r *http.Request, opening []byte) *frames {
-	f := &frames{w: w, c: http.NewResponseController(w), ctx: r.Context()}
-	f.stop = context.AfterFunc(f.ctx, func() { _ = f.c.SetWriteDeadline(time.Now().Add(time.Second)) })
+func openFrames(w http.ResponseWriter, r *http.Request, next, tail streamlib.Offset, opening []byte) *frames {
+	f := &frames{w: w, c: http.NewResponseController(w), ctx: r.Context(), next: next, tail: tail}
+	f.ends, _ = r.Context().Value(endKey{}).(context.Context)
+	f.at.Store(int64(next))
+	if f.caughtUp() {
+		opening = appendTail(opening, tail)
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(f.ctx, func() {
+		defer close(interrupted)
+		_ = f.c.SetWriteDeadline(time.Now().Add(time.Second))
+	})
+	f.stop = func() {
+		if !stop() { // it runs, or did
+			<-interrupted
+		}
+	}
 	w.Header()["Content-Type"] = sseUTF8
 	w.Header().Set("X-Accel-Buffering", "no")
 	f.mu.Lock()
@@ -219,13 +339,21 @@ func openFrames(w http.ResponseWriter, r *http.Request, opening []byte) *frames 
 }
 
 // close is called before the handler returns: nothing may be written afterwards. Net/http takes the deadline away.
+// Where the server ends, each client is told another time to come back after, so that they do not all come at once.
 func (f *frames) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
 	f.beat.Stop()
+	if f.ends != nil && f.ends.Err() != nil && !f.failed {
+		_ = f.c.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = fmt.Fprintf(f.w, "retry: %d\n\n", (minReturn + rand.N(maxReturn-minReturn)).Milliseconds())
+	}
 	f.stop()
 }
+
+// Between these times after the end of a server its subscribers are asked to come back.
+const minReturn, maxReturn = time.Second, 4 * time.Second
 
 // ping is the timer's, which nobody moves while there are writes: it looks for itself how long the silence is.
 func (f *frames) ping() {
@@ -240,7 +368,11 @@ func (f *frames) ping() {
 	silence := time.Since(f.wrote)
 	if silence >= pingAfter {
 		silence = 0
-		_ = f.writeLocked([]byte(ping), true)
+		b := []byte(ping)
+		if f.next == f.tail { // from beyond the tail it is not known where that is by now
+			b = appendTail(nil, f.tail)
+		}
+		_ = f.writeLocked(b, true)
 	}
 	f.beat.Reset(pingAfter - silence)
 }
@@ -264,13 +396,25 @@ func (f *frames) writeLocked(b []byte, flush bool) error {
 	if err == nil && flush {
 		err = f.c.Flush()
 	}
+	f.failed = f.failed || err != nil
 	return err
+}
+
+// caughtUp tells whether everything was written up to a tail.
+func (f *frames) caughtUp() bool { return f.tail != untold && f.next >= f.tail }
+
+// appendTail appends a comment that tells who has had everything before the tail so.
+func appendTail(b []byte, tail streamlib.Offset) []byte {
+	return append(append(append(b, tailIs...), tail.String()...), '\n')
 }
 
 // appendPosition appends an event that tells a client where it is, behind after: some take an id only from an event,
 // and some hand every event to what parses its data.
-func appendPosition(b []byte, after, tail streamlib.Offset) []byte {
+func appendPosition(b []byte, after, tail streamlib.Offset, suffix string) []byte {
 	b = append(append(b, "event: position\nid: "...), after.String()...)
+	if after >= 0 {
+		b = append(b, suffix...)
+	}
 	if tail == untold {
 		return append(b, "\ndata: {}\n\n"...)
 	}
@@ -278,8 +422,14 @@ func appendPosition(b []byte, after, tail streamlib.Offset) []byte {
 	return append(b, "\"}\n\n"...)
 }
 
+// appendEnd appends the event behind which there will be none. It has no id: a client that connects again names the
+// last event's, and is answered 204.
+func appendEnd(b []byte, tail streamlib.Offset) []byte {
+	return append(append(append(b, "event: end\ndata: {\"tail\":\""...), tail.String()...), "\"}\n\n"...)
+}
+
 // send writes a batch in chunks, and flushes it once. With ids, the position moves along with events that have none
-// of types too.
+// of types too, and the end of catching up is told.
 func (f *frames) send(events []streamlib.Event, types []string, ids bool) error {
 	pool, size := &smallBuffers, 0
 	for _, e := range events {
@@ -290,19 +440,23 @@ func (f *frames) send(events []streamlib.Event, types []string, ids bool) error 
 	}
 	buf := pool.get()
 	defer pool.put(buf)
-	b, sent := *buf, false
+	b, sent, next, tail, behind := *buf, false, f.next, f.tail, !f.caughtUp()
+	if ids {
+		next = events[len(events)-1].Offset + 1
+	}
+	if tail != untold {
+		tail = max(tail, next)
+	}
 	for i, e := range events {
 		switch has := e.HasType(types...); {
 		case has && ids:
-			b = append(append(append(b, "id: "...), e.Record()[offsetAt:offsetAt+16]...), '\n')
+			b = append(append(b, "id: "...), e.Record()[offsetAt:offsetAt+16]...)
+			b = append(append(b, f.suffix...), '\n')
 			fallthrough
 		case has:
 			b = append(e.AppendJSON(append(b, "data: "...)), "\n\n"...)
 		case ids && i == len(events)-1:
-			if f.tail != untold {
-				f.tail = max(f.tail, e.Offset+1)
-			}
-			b = appendPosition(b, e.Offset, f.tail)
+			b = appendPosition(b, e.Offset, tail, f.suffix)
 		}
 		if len(b) >= chunk {
 			if err := f.write(b, false); err != nil {
@@ -314,5 +468,14 @@ func (f *frames) send(events []streamlib.Event, types []string, ids bool) error 
 	if *buf = b; len(b) == 0 && !sent {
 		return nil
 	}
-	return f.write(b, true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next, f.tail = next, tail; behind && f.caughtUp() {
+		b = appendTail(b, tail)
+	}
+	err := f.writeLocked(b, true)
+	if err == nil {
+		f.at.Store(int64(next))
+	}
+	return err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
+	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
@@ -85,6 +87,9 @@ func position(id, tail string) string {
 	return "event: position\nid: " + id + "\ndata: {\"tail\":\"" + tail + "\"}\n"
 }
 
+// caughtUp is the comment that tells that everything before the tail was sent.
+func caughtUp(tail int) string { return fmt.Sprintf(": tail %016d\n", tail) }
+
 func frame(o int, data string) string { return fmt.Sprintf("id: %016d\ndata: %s\n", o, event(o, data)) }
 
 func add(t testing.TB, s streamlib.Stream, data ...string) []streamlib.Event {
@@ -110,11 +115,16 @@ func TestSubscription(t *testing.T) {
 		{"?offset=3", "", "0000000000000002", nil},
 		{"?last=1", "", "0000000000000001", []string{frame(2, abc[2])}},
 		{"?last=7", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?since=1h", "", "-1", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
+		{"?since=1h&type=b", "", "-1", []string{frame(1, abc[1]), position("0000000000000002", "0000000000000003")}},
+		{"?since=9999-01-01T00:00:00Z", "", "0000000000000002", nil},
 		{"", "1", "", []string{frame(2, abc[2])}},
 		{"", "0000000000000002", "0000000000000002", nil},
 		{"", "-1", "", []string{frame(0, abc[0]), frame(1, abc[1]), frame(2, abc[2])}},
 		{"?offset=0", "1", "", []string{frame(2, abc[2])}},
 		{"?last=3", "1", "", []string{frame(2, abc[2])}},
+		{"?since=1h", "1", "", []string{frame(2, abc[2])}},
+		{"?since=1h&lastEventId=1", "", "", []string{frame(2, abc[2])}},
 		{"?last-event-id=1&offset=0", "", "", []string{frame(2, abc[2])}},
 		{"?lastEventId=1&offset=0", "", "", []string{frame(2, abc[2])}},
 		{"?last-event-id=0&lastEventId=1", "", "", []string{frame(2, abc[2])}},
@@ -145,6 +155,7 @@ func TestSubscription(t *testing.T) {
 			for _, want := range test.frames {
 				is.Equal(s.block(), want)
 			}
+			is.Equal(s.line(), caughtUp(3))
 			add(t, m.Stream("s"), `{"type":"b","text":"\r\n\ndata: x"}`)
 			live := frame(3, `{"type":"b","text":"\r\n\ndata: x"}`)
 			if strings.HasSuffix(test.query, "offset=0&type=a") {
@@ -160,9 +171,11 @@ func TestSubscriptionBeyondTheTailResumesByItsOpening(t *testing.T) {
 	client, m := serve(t, streamhttp.Config{})
 	s := subscribe(t, client, "/streams/s?offset=2")
 	is.Equal(s.block(), "retry: 1000\n"+position("0000000000000001", "0000000000000000"))
+	is.Equal(s.line(), caughtUp(0))
 	s.resp.Body.Close()
 	s = subscribe(t, client, "/streams/s?offset=2", "Last-Event-ID: 0000000000000001") // what a browser does
 	s.block()
+	is.Equal(s.line(), caughtUp(0))
 	add(t, m.Stream("s"), "0", "1", "2")
 	is.Equal(s.block(), frame(2, "2"))
 }
@@ -183,7 +196,7 @@ func TestDeletionEndsSubscriptions(t *testing.T) {
 	is.Equal(ask(t, client, "DELETE /streams/s", nil).status, 204)
 	rest, err := io.ReadAll(s.r)
 	is.NoErr(err)
-	is.Equal(string(rest), ": deleted\n")
+	is.Equal(string(rest), caughtUp(1)+": deleted\n")
 }
 
 func TestAllStreamsOnOneConnection(t *testing.T) {
@@ -345,16 +358,177 @@ func TestSilenceIsBrokenByPings(t *testing.T) {
 		s := subscribe(t, client, "/streams/s")
 		defer s.resp.Body.Close()
 		s.block()
-		is.Equal(s.line(), ": ping\n")
+		is.Equal(s.line(), caughtUp(0))
+		is.Equal(time.Since(start), time.Duration(0))
+		is.Equal(s.line(), caughtUp(0))
 		is.Equal(time.Since(start), 15*time.Second)
 		time.Sleep(10 * time.Second)
 		add(t, m.Stream("s"), "0")
 		is.Equal(s.block(), frame(0, "0")) // no blank line stands between
-		is.Equal(s.line(), ": ping\n")     // 15 s after the event, and not after the ping
+		is.Equal(s.line(), caughtUp(1))    // 15 s after the event, and not after the ping
 		is.Equal(time.Since(start), 40*time.Second)
-		is.Equal(s.line(), ": ping\n")
+		is.Equal(s.line(), caughtUp(1))
 		is.Equal(time.Since(start), 55*time.Second)
 	})
+}
+
+// TestPingsWhereTheTailIsNotKnown: of many streams, and from beyond the tail until the stream is there.
+func TestPingsWhereTheTailIsNotKnown(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		is := is.New(t)
+		all := subscribe(t, client, "/streams", "Accept: text/event-stream")
+		defer all.resp.Body.Close()
+		is.Equal(all.line(), "retry: 1000\n")
+		is.Equal(all.line(), ": ping\n")
+		beyond := subscribe(t, client, "/streams/s?offset=2")
+		defer beyond.resp.Body.Close()
+		beyond.block()
+		is.Equal(beyond.line(), caughtUp(0))
+		add(t, m.Stream("s"), "0")
+		is.Equal(beyond.line(), ": ping\n")
+		add(t, m.Stream("s"), "1", "2")
+		is.Equal(beyond.block(), frame(2, "2"))
+		is.Equal(beyond.line(), caughtUp(3))
+	})
+}
+
+// TestTheEndOfCatchingUpIsToldOnce, behind the last event that there was, also where a filter leaves that out.
+func TestTheEndOfCatchingUpIsToldOnce(t *testing.T) {
+	is := is.New(t)
+	storage, err := disk.Open(t.TempDir(), disk.Options{NoSync: true})
+	is.NoErr(err)
+	t.Cleanup(func() { is.NoErr(storage.Close()) })
+	m := streamlib.NewManager(storage, streamlib.Plain, streamlib.Options{})
+	client := serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+	for range 50 { // far more than is read or written at once
+		add(t, m.Stream("s"), `{"type":"b","text":"`+strings.Repeat("x", 30_000)+`"}`, `{"type":"a"}`)
+	}
+	s := subscribe(t, client, "/streams/s?offset=-1&type=b")
+	var got strings.Builder
+	for !strings.HasSuffix(got.String(), caughtUp(100)) {
+		got.WriteString(s.line())
+	}
+	end := position("0000000000000099", "0000000000000100") + "\n" + caughtUp(100)
+	is.True(strings.HasSuffix(got.String(), end))
+	is.Equal(strings.Count(got.String(), ": tail "), 1)
+	is.Equal(ask(t, client, "GET /streams/s?offset=-1&type=b&until=tail", nil).body,
+		times.ReplaceAllString(got.String(), "TIME"))
+	add(t, m.Stream("s"), `{"type":"b"}`, `{"type":"b"}`)
+	is.Equal(s.block(), frame(100, `{"type":"b"}`))
+	is.Equal(s.block(), frame(101, `{"type":"b"}`)) // it is told once
+}
+
+func TestUntilTailEndsThere(t *testing.T) {
+	for _, test := range []struct {
+		query, lastEventID string
+		status             int
+		body               string
+	}{
+		{"?until=tail", "", 200, "retry: 1000\n" + position("0000000000000002", "0000000000000003") + "\n" + caughtUp(3)},
+		{"?until=tail&offset=-1", "", 200, "retry: 1000\n" + frame(0, abc[0]) + "\n" + frame(1, abc[1]) + "\n" +
+			frame(2, abc[2]) + "\n" + caughtUp(3)},
+		{"?until=tail&offset=0&type=b", "", 200, "retry: 1000\n" + frame(1, abc[1]) + "\n" +
+			position("0000000000000002", "0000000000000003") + "\n" + caughtUp(3)},
+		{"?until=tail&since=1h&type=none", "", 200, "retry: 1000\n" + position("-1", "0000000000000003") + "\n" +
+			position("0000000000000002", "0000000000000003") + "\n" + caughtUp(3)},
+		{"?until=tail&last=1", "", 200, "retry: 1000\n" + position("0000000000000001", "0000000000000003") + "\n" +
+			frame(2, abc[2]) + "\n" + caughtUp(3)},
+		{"?until=tail&offset=7", "", 200, "retry: 1000\n" + position("0000000000000006", "0000000000000003") + "\n" +
+			caughtUp(3)},
+		{"?until=tail&offset=0", "1", 200, "retry: 1000\n" + frame(2, abc[2]) + "\n" + caughtUp(3)},
+		// An EventSource that comes again.
+		{"?until=tail&offset=0", "2", 204, ""},
+		{"?until=tail&offset=7", "6", 204, ""},
+		{"?until=tail&lastEventId=2", "", 204, ""},
+		{"?until=tail&offset=0", "3", 410, `{"error":"resume \"s\" after 3: tail is 3, the stream was deleted since",` +
+			`"tail":"0000000000000003"}` + "\n"},
+		{"?until=now", "", 400, `{"error":"invalid until \"now\": it is tail"}` + "\n"},
+	} {
+		t.Run(test.query+" "+test.lastEventID, func(t *testing.T) {
+			is := is.New(t)
+			client, m := serve(t, streamhttp.Config{})
+			add(t, m.Stream("s"), abc...)
+			var headers []string
+			if test.lastEventID != "" {
+				headers = []string{"Last-Event-ID: " + test.lastEventID}
+			}
+			got := ask(t, client, "GET /streams/s"+test.query, nil, headers...) // reads to a clean end
+			is.Equal(got.status, test.status)
+			is.Equal(got.body, test.body)
+		})
+	}
+	is := is.New(t)
+	client, _ := serve(t, streamhttp.Config{})
+	got := ask(t, client, "GET /streams/none?until=tail&offset=-1", nil)
+	is.Equal(got.body, "retry: 1000\n"+position("-1", "0000000000000000")+"\n"+caughtUp(0))
+	is.Equal(ask(t, client, "GET /streams/none?until=tail&offset=-1", nil, "Last-Event-ID: -1").status, 204)
+	is.Equal(ask(t, client, "GET /streams?until=tail", nil, "Accept: text/event-stream").status, 400) // has no tail
+}
+
+func TestSinceIsByTheServersClock(t *testing.T) {
+	bubble(t, func(t *testing.T, client *streamhttp.Client, m *streamlib.Manager, _ func() net.Conn) {
+		start := time.Now().UTC()
+		for n := range 5 { // at 0 h, 1 h, … 4 h
+			add(t, m.Stream("s"), fmt.Sprint(n))
+			time.Sleep(time.Hour)
+		}
+		for since, want := range map[string]streamlib.Offset{
+			"0s": 5, "59m59.999s": 5, "1h": 4, "90m": 4, "2h0m0.001s": 3, "4h": 1, "0d5h": 0, "1d": 0, "365d": 0,
+			start.Add(2 * time.Hour).Format(time.RFC3339):                                                   2,
+			start.Add(2*time.Hour + time.Millisecond).Format(time.RFC3339Nano):                              3,
+			start.Add(2 * time.Hour).In(time.FixedZone("", -9000)).Format(time.RFC3339):                     2,
+			start.Add(2*time.Hour + time.Millisecond).In(time.FixedZone("", 9000)).Format(time.RFC3339Nano): 3,
+		} {
+			is := is.New(t)
+			next := streamlib.Offset(5)
+			for events, err := range client.Stream("s").Query(t.Context(), streamhttp.Query{Since: since}) {
+				is.NoErr(err)
+				next = min(next, events[0].Offset)
+			}
+			is.Equal(next, want) // read since
+			s := subscribe(t, client, "/streams/s?since="+url.QueryEscape(since))
+			is.Equal(s.block(), "retry: 1000\n"+position((want-1).String(), "0000000000000005"))
+			s.resp.Body.Close()
+			if want == 5 { // nothing would come
+				continue
+			}
+			for events, err := range client.Stream("s").Follow(t.Context(), streamhttp.Follow{Since: since}) {
+				is.NoErr(err)
+				is.Equal(events[0].Offset, want) // followed since
+				break
+			}
+		}
+		client.HTTP.CloseIdleConnections()
+	})
+}
+
+// growing is a stream that has one event more after each Stat.
+type growing struct{ streamlib.Stream }
+
+func (g growing) Stat(ctx context.Context) (streamlib.Info, error) {
+	info, err := g.Stream.Stat(ctx)
+	if err == nil {
+		_, err = g.Append(ctx, streamlib.Batch{Data: streamlib.JSON("0")})
+	}
+	return info, err
+}
+
+// TestSinceATimeToComeIsNow: what is appended while it is looked for is not passed over.
+func TestSinceATimeToComeIsNow(t *testing.T) {
+	is := is.New(t)
+	grow := func(name string, storage streamlib.Storage, o streamlib.Options) streamlib.Stream {
+		return growing{streamlib.Plain(name, storage, o)}
+	}
+	start := func() *streamhttp.Client {
+		m := streamlib.NewManager(memory.New(), grow, streamlib.Options{})
+		return serveHandler(t, streamhttp.NewHandler(m, streamhttp.Config{}))
+	}
+	got := ask(t, start(), "GET /streams/s/events?since=9999-01-01T00:00:00Z&wait=1h", nil)
+	is.Equal(got.header.Get("Stream-Next-Offset"), "0000000000000002")
+	is.Equal(got.body, events(event(0, "0"), event(1, "0")))
+	s := subscribe(t, start(), "/streams/s?since=9999-01-01T00:00:00Z")
+	is.Equal(s.block(), "retry: 1000\n"+position("-1", "0000000000000002"))
+	is.Equal(s.block(), frame(0, "0"))
 }
 
 func TestClientThatTakesNothingIsCutOff(t *testing.T) {
@@ -368,7 +542,7 @@ func TestClientThatTakesNothingIsCutOff(t *testing.T) {
 			line, err = r.ReadString('\n')
 			is.NoErr(err)
 		}
-		_, err := io.ReadFull(r, make([]byte, 2)) // the end of the chunk
+		_, err := io.ReadFull(r, make([]byte, len(caughtUp(0)+"\r\n"))) // up to the end of the chunk
 		is.NoErr(err)
 		start := time.Now()
 		add(t, m.Stream("s"), "0")

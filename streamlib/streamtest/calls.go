@@ -27,13 +27,15 @@ func subscribe(t *testing.T, ctx context.Context, s streamlib.Stream, from strea
 	return &subscription{from: from, next: next, stop: stop}
 }
 
+var errEnded = errors.New("the subscription ended without an error")
+
 // until takes until there were n events, or returns the error that came before.
 func (s *subscription) until(n int) error {
 	for len(s.events) < n {
 		batch, err, ok := s.next()
 		switch {
 		case !ok:
-			return errors.New("the subscription ended without an error")
+			return errEnded
 		case err != nil:
 			return err
 		case len(batch) == 0:

@@ -147,3 +147,33 @@ func testReadNothing(t *testing.T, open func(string) streamlib.Stream) {
 	}
 	isEmpty(t, s)
 }
+
+func testSince(t *testing.T, open func(string) streamlib.Stream) {
+	is := is.New(t)
+	s := open("orders")
+	since := func(at time.Time) streamlib.Offset {
+		o, err := streamlib.Since(soon(t), s, at)
+		is.NoErr(err)
+		return o
+	}
+	is.Equal(since(time.Time{}), streamlib.Offset(0))
+	is.Equal(since(time.Now()), streamlib.Offset(0))
+	isEmpty(t, s)
+	first := map[time.Time]streamlib.Offset{} // by the times, as many as there are a few of
+	var last time.Time
+	for tail := streamlib.Offset(0); len(first) < 4; tail++ {
+		at := fill(t, s, 1)[0].CreatedAt()
+		is.True(!at.Before(last))
+		if at != last {
+			first[at] = tail
+		}
+		last = at
+	}
+	for at, o := range first {
+		is.Equal(since(at), o)
+		is.Equal(since(at.Add(time.Nanosecond-time.Millisecond)), o)
+	}
+	info, err := s.Stat(soon(t))
+	is.NoErr(err)
+	is.Equal(since(last.Add(time.Millisecond)), info.Tail)
+}

@@ -32,6 +32,9 @@ func Storage(t *testing.T, open func(t *testing.T) streamlib.Storage) {
 		{"names are told apart, and are no paths", testStorageNames},
 		{"what is no name is refused and changes nothing", testStorageBadNames},
 		{"a change appends or deletes", testChange},
+		{"a stream's state is what it was set to, with what is kept by it", testState},
+		{"a state that cannot be changes nothing", testStateInvalid},
+		{"last finds what takes so many bytes", testLast},
 		{"a context that is done ends a call before it changes anything", testStorageContext},
 		{"stat tells the tail and the times", testStat},
 		{"list pages through the names in byte order", testList},
@@ -79,6 +82,30 @@ func Durable(t *testing.T, open func(t *testing.T, dir string) streamlib.Storage
 			listed, err := s.List(context.Background(), "", "", 0)
 			is.NoErr(err)
 			is.Equal(listed, there)
+		}
+		is.NoErr(s.Close())
+	})
+	t.Run("what was set is so when it is opened again", func(t *testing.T) {
+		is := is.New(t)
+		dir := t.TempDir()
+		s := open(t, dir)
+		again := func() {
+			is.NoErr(s.Close())
+			s = open(t, dir)
+		}
+		for _, name := range names() {
+			is.NoErr(put(s, name, events(name, 0, 1)...))
+			is.NoErr(drop(s, name))
+			state, there := setStates(t, s, name)
+			again()
+			hasState(t, s, name, state, there)
+			is.NoErr(drop(s, name))
+			again()
+			life := isOver(t, s, name, state.Life)
+			empty := streamlib.State{Life: life, First: 7, UpdatedAt: moment(3), Closed: true}
+			is.NoErr(set(s, name, empty))
+			again()
+			hasState(t, s, name, empty, nil)
 		}
 		is.NoErr(s.Close())
 	})
@@ -235,7 +262,7 @@ func testNothing(t *testing.T, s streamlib.Storage) {
 	is.Equal(len(readStorage(t, s, "a", 5, 9)), 0)
 	info, err := s.Stat(context.Background(), "a")
 	is.NoErr(err)
-	is.Equal(info, streamlib.Info{Name: "a"})
+	is.Equal(info, streamlib.Info{Name: "a", State: streamlib.State{Life: info.Life}})
 	is.NoErr(drop(s, "a"))
 	listed, err := s.List(context.Background(), "", "", 0)
 	is.NoErr(err)
@@ -384,7 +411,8 @@ func testStat(t *testing.T, s streamlib.Storage) {
 	info, err := s.Stat(context.Background(), "a")
 	is.NoErr(err)
 	is.True(info.Size >= int64(5*len(events("a", 0, 1)[0].Record())))
-	is.Equal(info, streamlib.Info{Name: "a", Tail: 5, Size: info.Size, CreatedAt: moment(5), UpdatedAt: moment(7)})
+	is.Equal(info, streamlib.Info{Name: "a", State: streamlib.State{UpdatedAt: moment(7)}, Tail: 5,
+		Size: info.Size, CreatedAt: moment(5)})
 }
 
 func testList(t *testing.T, s streamlib.Storage) {

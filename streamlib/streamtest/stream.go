@@ -22,6 +22,7 @@ func Stream(t *testing.T, open func(t *testing.T) func(name string) streamlib.St
 		{"racing appends lose nothing and keep their order", testRace},
 		{"a read is half-open and ends at the tail", testRead},
 		{"a read of a name that was never appended to yields nothing and makes nothing", testReadNothing},
+		{"times never go back, and the first event since one is found", testSince},
 		{"a subscription yields what is there, then what is appended", testSubscribe},
 		{"a subscription from now yields what is appended from now on", testSubscribeNow},
 		{"a subscription from beyond the tail waits for that position", testSubscribeBeyond},
@@ -39,8 +40,20 @@ func Stream(t *testing.T, open func(t *testing.T) func(name string) streamlib.St
 		{"of twins with a key one appends", testTwins},
 		{"the key of an append that failed is free again", testKeyFree},
 		{"a deleted stream's keys are forgotten", testKeyDelete},
+		{"a stream ends behind what closed it", testCloses},
+		{"a stream is closed on a condition", testCloseCondition},
+		{"of what races with a closing, what was acknowledged stands before it", testCloseRace},
+		{"what was trimmed is gone, and the rest is as before", testTrim},
+		{"a key is remembered of what was trimmed", testTrimKeys},
+		{"the last keys are remembered of what was trimmed", testTrimKeysWindow},
+		{"a condition on a life is kept", testLifeConditions},
+		{"a stream is deleted on a condition", testDeleteIf},
+		{"of a deletion on a condition and appends, none that was acknowledged is lost", testDeleteIfRace},
 		{"a condition on the tail is kept", testCondition},
 		{"of writers with one condition one wins", testConditionRace},
+		{"a condition on a life is kept", testLifeConditions},
+		{"a stream is deleted on a condition", testDeleteIf},
+		{"of a deletion on a condition and appends, none that was acknowledged is lost", testDeleteIfRace},
 	})
 }
 

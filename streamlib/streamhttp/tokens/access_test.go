@@ -23,6 +23,7 @@ import (
 	"github.com/iterate/durable-streams/streamlib/memory"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/iterate/durable-streams/streamlib/streamhttp/tokens"
+	"github.com/iterate/durable-streams/streamlib/transfer"
 	"github.com/matryer/is"
 )
 
@@ -170,10 +171,14 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"reader", "HEAD /streams/other", 200, ""},
 		{"reader", "GET /streams/%00/events", 400, ""},
 		{"reader", "POST /streams/other", 403, `this needs the right to write on stream "other", and "reader" has read on all streams`},
+		{"reader", "close /streams/other", 403, `this needs the right to write on stream "other"`},
 		{"reader", "DELETE /streams/other", 403, "the right to admin"},
 		{"writer", "POST /streams/w", 201, ""},
 		{"writer", "GET /streams/w/events", 200, ""},
+		{"writer", "close /streams/w", 201, ""},
 		{"writer", "DELETE /streams/w", 403, `the right to admin on stream "w"`},
+		{"writer", "DELETE /streams/w/events?before=1", 403, `the right to admin on stream "w"`},
+		{"admin", "DELETE /streams/w/events?before=1", 204, ""},
 		{"admin", "DELETE /streams/w", 204, ""},
 		{"jobs", "GET /streams/jobs%2F1/events", 200, ""},
 		{"jobs", "POST /streams/jobs%2f3", 201, ""},
@@ -181,6 +186,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"jobs", "GET /streams/jobs/events", 403, `on stream "jobs", and "jobs" has admin on streams that begin with ["jobs/"]`},
 		{"jobs", "GET /streams/other/events", 403, ""},
 		{"jobs", "GET /streams/none/events", 403, ""}, // as one that exists
+		{"jobs", "GET /stream/events?name=jobs/1", 200, ""},
+		{"jobs", "GET /stream/events?name=other", 403, `on stream "other"`},
+		{"jobs", "POST /stream?name=jobs/../other", 201, ""}, // which is a name
+		{"jobs", "POST /stream?name=%2F", 403, `on stream "/"`},
+		{"", "GET /stream/events?name=other", 401, ""},
 		{"jobs", "POST /streams/%2F", 403, ""},
 		{"jobs", "GET /streams/jobs%252F1/events", 403, ""},
 		{"slash", "GET /streams/%2F/events", 200, ""},
@@ -189,6 +199,16 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"two", "HEAD /streams/jobs%2F2", 200, ""},
 		{"two", "HEAD /streams/other", 200, ""},
 		{"two", "HEAD /streams/jobs%2F1", 403, ""},
+		{"", "GET /export", 401, ""},
+		{"", "POST /import", 401, ""},
+		{"reader", "GET /export", 403, "the right to admin on all streams"},
+		{"writer", "POST /import", 403, "the right to admin on all streams"},
+		{"admin", "GET /export", 200, ""},
+		{"admin", "POST /import", 400, ""}, // it is none
+		{"jobs", "GET /export", 200, ""},
+		{"jobs", "GET /export?name=jobs%2F1", 200, ""},
+		{"jobs", "GET /export?name=other", 403, `on stream "other"`},
+		{"jobs", "POST /import", 400, ""},
 	} {
 		t.Run(test.who+" "+test.request, func(t *testing.T) {
 			is := is.New(t)
@@ -196,7 +216,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 			if test.who != "" {
 				headers = []string{bearer(test.who)}
 			}
-			resp := s.send(test.request, headers...)
+			request := test.request
+			if path, closes := strings.CutPrefix(request, "close"); closes {
+				request, headers = "POST"+path, append(headers, "Stream-Closed: true")
+			}
+			resp := s.send(request, headers...)
 			defer resp.Body.Close()
 			body, err := io.ReadAll(resp.Body)
 			is.NoErr(err)
@@ -267,6 +291,21 @@ func TestListsShowWhatMayBeRead(t *testing.T) {
 	}
 	_, body := s.ask("GET /streams?details=true", bearer("jobs"))
 	is.Equal(strings.Count(body, `"name"`), 2)
+}
+
+// TestChangesAreThoseThatMayBeRead: others are not even named.
+func TestChangesAreThoseThatMayBeRead(t *testing.T) {
+	is := is.New(t)
+	s := newServer(t, line("a", "read prefix=jobs/"), streamhttp.Config{}).listen()
+	l := s.live("GET /streams?details=true", bearer("a"))
+	for _, name := range []string{"other", "/", "new", "jobs", "jobs/1"} {
+		s.append(name)
+	}
+	for seen := ""; !strings.Contains(seen, `"jobs/1"`); {
+		is.True(l.Scan())
+		seen += l.Text()
+		is.Equal(strings.Count(seen, `"name"`), strings.Count(seen, `"name":"jobs/`))
+	}
 }
 
 // A live answer of server-sent events or of one event.
@@ -577,7 +616,8 @@ func TestSessionsLast(t *testing.T) {
 			return f
 		}
 		first, second, other := open("key"), open("key"), open("another")
-		for name, lasts := range map[string]time.Duration{"short": time.Hour, "long": 12 * time.Hour} {
+		for i, name := range []string{"short", "long"} { // in which order they end
+			lasts := []time.Duration{time.Hour, 12 * time.Hour}[i]
 			r := httptest.NewRequest("POST", "/session", nil)
 			r.Header.Set("Authorization", "Bearer secret-"+name)
 			cookie, err := first.Session(r)
@@ -694,4 +734,45 @@ func ExampleOpen() {
 	// Output:
 	// <nil>
 	// this needs the right to write on stream "orders", and "ci" has write on streams that begin with ["jobs/"]
+}
+
+// TestWhoMayCopyWhat: who has the right on some streams exports and imports those, and who may know the folder exports
+// all.
+func TestWhoMayCopyWhat(t *testing.T) {
+	is := is.New(t)
+	lines := line("admin", "admin") + line("jobs", "admin prefix=jobs/")
+	local := func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer folder" }
+	s := newServer(t, lines, streamhttp.Config{Local: local}).listen()
+	exported := func(token string, q transfer.Query) string {
+		t.Helper()
+		body, err := (&streamhttp.Client{URL: s.url, Token: token}).Export(t.Context(), q)
+		is.NoErr(err)
+		defer body.Close()
+		b, err := io.ReadAll(body)
+		is.NoErr(err)
+		return string(b)
+	}
+	all, some := exported("secret-admin", transfer.Query{}), exported("secret-admin", transfer.Query{Prefix: "jobs/"})
+	is.Equal(exported("secret-jobs", transfer.Query{}), some)
+	is.True(all != some)
+	is.Equal(exported("folder", transfer.Query{}), all)
+
+	to := newServer(t, lines, streamhttp.Config{Local: local}).listen()
+	for _, name := range []string{"jobs/1", "jobs/2", "other", "/"} {
+		is.NoErr(to.m.Stream(name).Delete(t.Context()))
+	}
+	_, err := (&streamhttp.Client{URL: to.url, Token: "secret-jobs"}).Import(t.Context(), strings.NewReader(all))
+	refused, ok := errors.AsType[*streamhttp.Error](err)
+	is.True(ok)
+	is.Equal(refused.Status, http.StatusForbidden)
+	_, err = (&streamhttp.Client{URL: to.url, Token: "folder"}).Import(t.Context(), strings.NewReader(all))
+	refused, ok = errors.AsType[*streamhttp.Error](err)
+	is.True(ok)
+	is.Equal(refused.Status, http.StatusUnauthorized)
+	sum, err := (&streamhttp.Client{URL: to.url, Token: "secret-jobs"}).Import(t.Context(), strings.NewReader(some))
+	is.NoErr(err)
+	is.Equal(sum.Streams, 2)
+	there, err := to.m.List(t.Context(), "", "", 0)
+	is.NoErr(err)
+	is.Equal(there, []string{"jobs/1", "jobs/2"})
 }

@@ -141,7 +141,7 @@ func parseFile(path string, text []byte, err error) (tokens []Token, _ error) {
 		err = errors.New("it has no token")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tokens file %s: %w", path, err)
+		return nil, &os.PathError{Op: "tokens file", Path: path, Err: err}
 	}
 	return tokens, nil
 }
@@ -153,7 +153,7 @@ func read(path string) ([]byte, os.FileInfo, error) {
 		return nil, nil, bare(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, info, errors.New("it is no regular file")
+		return nil, info, errNoFile
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -174,6 +174,8 @@ func read(path string) ([]byte, os.FileInfo, error) {
 	}
 	return text, info, bare(err)
 }
+
+var errNoFile = errors.New("it is no regular file")
 
 func checkMode(path string, info os.FileInfo) error {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
@@ -284,9 +286,12 @@ func Append(path string, t Token) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("tokens file %s: %w", path, bare(err))
+			err = &os.PathError{Op: "tokens file", Path: path, Err: bare(err)}
 		}
 	}()
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // a pipe would wait, or a device take it
+		return errNoFile
+	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

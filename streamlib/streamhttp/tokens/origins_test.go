@@ -50,7 +50,7 @@ func TestAllowedOrigins(t *testing.T) {
 			"authorization,traceparent", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"preflight", free, "OPTIONS /streams/s/events", app + "|" + asks, 204, "https://app.example.com",
 			"DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Stream-Closed",
 			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"preflight of another", free, "OPTIONS /streams/s", evil + "|" + asks, 405, "", "", "", "Origin"},
 		{"preflight of a part", free, "OPTIONS /streams/s", "Origin: https://app.example.com.evil.example|" + asks, 405,
@@ -70,7 +70,7 @@ func TestAllowedOrigins(t *testing.T) {
 		// A preflight has no token, and what follows needs one.
 		{"preflight with tokens", guarded, "OPTIONS /streams/s", app + "|" + asks, 204, "https://app.example.com",
 			"DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Stream-Closed",
 			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"without a token", guarded, "GET /streams", app, 401, "https://app.example.com", "", "", "Origin"},
 		{"with a token", guarded, "POST /streams/s", app + "|" + cross + "|" + bearer("a"), 201,
@@ -80,7 +80,7 @@ func TestAllowedOrigins(t *testing.T) {
 		{"another with a session", guarded, "POST /streams/s", evil + "|" + cross + "|" + session, 403, "", "", "", "Origin"},
 		// All origins: whoever has the token, but not whose browser has a cookie.
 		{"all, preflight", every, "OPTIONS /streams/s", evil + "|" + asks, 204, "*", "DELETE, GET, HEAD, POST",
-			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID",
+			"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Stream-Closed",
 			"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"},
 		{"all, with a token", every, "POST /streams/s", evil + "|" + cross + "|" + bearer("a"), 201, "*", "", "", "Origin"},
 		{"all, without a token", every, "POST /streams/s", evil + "|" + cross, 403, "*", "", "", "Origin"},
@@ -116,8 +116,10 @@ func TestAllowedOrigins(t *testing.T) {
 				credentials = "true"
 			}
 			is.Equal(header.Get("Access-Control-Allow-Credentials"), credentials)
-			is.Equal(strings.Contains(header.Get("Access-Control-Expose-Headers"), "Stream-Next-Offset"),
-				test.origin != "" && test.status != 204 || method == "DELETE")
+			for _, told := range []string{"Stream-Next-Offset", "Stream-Closed", "Stream-First-Offset"} {
+				is.Equal(strings.Contains(header.Get("Access-Control-Expose-Headers"), told),
+					test.origin != "" && test.status != 204 || method == "DELETE")
+			}
 		})
 	}
 	is.Equal(allowed[0], "https://App.example.com:443") // the caller's

@@ -201,6 +201,9 @@ func TestAppendKeepsWhatThereIs(t *testing.T) {
 	is.NoErr(os.Chmod(path, 0o644))
 	token.Name = "c"
 	is.True(strings.Contains(fmt.Sprint(tokens.Append(path, token)), "chmod 600"))
+	for _, place := range []string{os.DevNull, t.TempDir()} { // no mode makes these a file of tokens
+		is.Equal(tokens.Append(place, token).Error(), "tokens file "+place+": it is no regular file")
+	}
 	token.Name = "c d"
 	is.True(strings.Contains(fmt.Sprint(tokens.Append(path, token)), "white space"))
 }

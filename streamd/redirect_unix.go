@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+// redirect lets what is written to the descriptor of old go to f.
+func redirect(old, f *os.File) error { return syscall.Dup2(int(f.Fd()), int(old.Fd())) }

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// TestTellsManager: what has started it hears that it is ready, that it lives, how much there is, that it loads again,
+// and that it ends.
+func TestTellsManager(t *testing.T) {
+	is := is.New(t)
+	dir, err := os.MkdirTemp("", "notify") // the path of a socket is short
+	is.NoErr(err)
+	defer os.RemoveAll(dir)
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	is.NoErr(err)
+	defer socket.Close()
+	is.NoErr(socket.SetReadDeadline(time.Now().Add(time.Minute)))
+	hears := func(want string) (said string) {
+		b := make([]byte, 4096)
+		for {
+			n, err := socket.Read(b)
+			is.NoErr(err)
+			if said = string(b[:n]); strings.HasPrefix(said, want) {
+				return said
+			}
+		}
+	}
+	defer onHangup.Store(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	env := environment("NOTIFY_SOCKET="+filepath.Join(dir, "s"), "WATCHDOG_USEC=20000")
+	go func() {
+		done <- run(ctx, []string{"--dir", t.TempDir(), "--port", "0"}, env, nil, io.Discard, io.Discard)
+	}()
+	hears("STATUS=opening")
+	is.Equal(hears("READY=1"), "READY=1\nSTATUS=0 streams open, 0 commits, 0 failed, 0 bytes in 0 journals")
+	hears("WATCHDOG=1\nSTATUS=0 streams open")
+	hears("WATCHDOG=1")
+	before := monotonic().Microseconds()
+	is.True((*onHangup.Load())()) // without tokens too
+	said := hears("RELOADING=1\nMONOTONIC_USEC=")
+	at, err := strconv.ParseInt(said[strings.LastIndexByte(said, '=')+1:], 10, 64)
+	is.NoErr(err)
+	is.True(before <= at && at <= monotonic().Microseconds())
+	hears("READY=1")
+	cancel()
+	hears("STOPPING=1")
+	is.NoErr(<-done)
+}
+
+// TestManagerOf: what is there for another process is not for this one.
+func TestManagerOf(t *testing.T) {
+	is := is.New(t)
+	ours, others := strconv.Itoa(os.Getpid()), strconv.Itoa(os.Getppid())
+	of := func(pid string) manager {
+		return managerOf(environment("NOTIFY_SOCKET=@x", "WATCHDOG_USEC=1000000", "WATCHDOG_PID="+pid, "LISTEN_FDS=2",
+			"LISTEN_PID="+pid))
+	}
+	is.Equal(of(ours), manager{"@x", time.Second, 2})
+	is.Equal(of(others), manager{"@x", 0, 0})
+	is.Equal(managerOf(noEnv), manager{})
+}
+
+// onSocket starts streamd as systemd does, with the descriptor to listen on.
+func onSocket(t *testing.T, l *os.File, args ...string) (c *exec.Cmd, url string, stderr *strings.Builder) {
+	t.Helper()
+	c = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`, streamdBinary(t)},
+		args...)...)
+	stderr = new(strings.Builder)
+	c.ExtraFiles, c.Stderr = []*os.File{l}, stderr
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill() })
+	url, _ = bufio.NewReader(out).ReadString('\n')
+	return c, strings.TrimSpace(url), stderr
+}
+
+// TestRestartRefusesNobody: while a server on a socket that another process has is started again, under load, each
+// request that comes on a connection of its own is answered, and all that was acknowledged is there.
+func TestRestartRefusesNobody(t *testing.T) {
+	is := is.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	is.NoErr(err)
+	defer f.Close()
+	dir := t.TempDir()
+	server, url, _ := onSocket(t, f, "--dir", dir, "--port", "1")
+	is.Equal(url, "http://"+l.Addr().String())
+	is.Equal(strings.TrimSpace(readFile(t, dir, "daemon.port")), url[strings.LastIndexByte(url, ':')+1:])
+
+	const appenders = 4
+	stop := make(chan struct{})
+	acknowledged := make([]int, appenders)
+	var appending sync.WaitGroup
+	for i := range appenders {
+		client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+		appending.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				answer, err := client.Post(fmt.Sprintf("%s/streams/s%d", url, i), "application/json",
+					strings.NewReader(`{"data":1}`))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				answer.Body.Close()
+				if answer.StatusCode != http.StatusCreated {
+					t.Errorf("%s", answer.Status)
+				}
+				acknowledged[i]++
+			}
+		})
+	}
+	for range 3 {
+		is.NoErr(server.Process.Signal(syscall.SIGTERM))
+		is.NoErr(server.Wait())
+		server, _, _ = onSocket(t, f, "--dir", dir)
+	}
+	close(stop)
+	appending.Wait()
+	for i, n := range acknowledged {
+		answer, err := http.Get(fmt.Sprintf("%s/streams/s%d/events", url, i))
+		is.NoErr(err)
+		b, err := io.ReadAll(answer.Body)
+		is.NoErr(err)
+		is.Equal(strings.Count(string(b), `"offset"`), n)
+	}
+	is.NoErr(server.Process.Signal(syscall.SIGTERM))
+	is.NoErr(server.Wait())
+}
+
+// TestSocketsAreUnderTheRule: one that other machines reach is refused as a --host is, and what does not listen, too.
+func TestSocketsAreUnderTheRule(t *testing.T) {
+	is := is.New(t)
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	is.NoErr(err)
+	f, err := l.(*net.TCPListener).File()
+	is.NoErr(err)
+	defer f.Close()
+	is.NoErr(l.Close())
+	c, _, stderr := onSocket(t, f, "--dir", t.TempDir())
+	is.Equal(exitStatus(c.Wait()), 2)
+	is.True(strings.Contains(stderr.String(), "can be reached by other machines"))
+	is.True(strings.HasPrefix(stderr.String(), "streamd: the socket "))
+
+	r, w, err := os.Pipe()
+	is.NoErr(err)
+	defer r.Close()
+	defer w.Close()
+	c, _, stderr = onSocket(t, r, "--dir", t.TempDir())
+	is.Equal(exitStatus(c.Wait()), 1)
+	is.True(strings.Contains(stderr.String(), "it does not listen"))
+}
