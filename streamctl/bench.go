@@ -13,6 +13,7 @@ import (
 
 	"github.com/iterate/durable-streams/streamctl/internal/bench"
 	"github.com/iterate/durable-streams/streamlib/daemon"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
 func benchServer(ctx context.Context, c *call) error {
@@ -57,6 +58,9 @@ func benchServer(ctx context.Context, c *call) error {
 		return err
 	}
 	l.URL = client.URL
+	if err := c.bare(ctx, &l); err != nil {
+		return err
+	}
 	if daemon.IsTerminal(c.stderr) {
 		l.Progress = func(p bench.Progress) {
 			fmt.Fprintf(c.stderr, "\r%s  %d appended, %d delivered, %d failed \x1b[K", p.Elapsed.Round(time.Second),
@@ -71,6 +75,9 @@ func benchServer(ctx context.Context, c *call) error {
 		fmt.Fprint(c.stderr, "\r\x1b[K")
 	}
 	if err != nil && len(result.Streams) == 0 {
+		if unreachable(err) {
+			err = &streamhttp.NoAnswerError{URL: l.URL, Err: err}
+		}
 		return c.explain("", err)
 	}
 	return outcome(errors.Join(benchFailure(result), err), c.printBench(l, result))

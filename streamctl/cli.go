@@ -15,6 +15,7 @@ import (
 
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/daemon"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 )
 
 // flags are all of them. A flag means the same wherever it is taken.
@@ -23,22 +24,33 @@ var flags = func() (flags []daemon.Flag) {
 		{"name", "n", "NAME", "the stream"},
 		{"message", "m", "TEXT", `append {"type":"message","text":TEXT}`},
 		{"event", "e", "JSON", "append this JSON value"},
+		{"text", "", "", `a line is the text of a {"type":"message","text":TEXT}`},
+		{"data", "", "", "print the data of events alone"},
 		{"key", "", "KEY", "append once: a repeat with the same key gives the first one's event"},
-		{"if-tail", "", "OFFSET", "append only if this is the offset that the event will get"},
+		{"if-tail", "", "OFFSET", "only if this is the offset that the next event will get"},
+		{"close", "", "", "close the stream behind the last event, in one with it: no event can follow"},
+		{"before", "", "OFFSET", "drop the events before this offset; now drops all"},
+		{"keep", "", "N", "drop all events but the last N; 0 drops all"},
 		{"offset", "o", "OFFSET", "where to begin: a number, -1 for the first event, now for the next one"},
+		{"since", "", "TIME", "begin with the first event since then: 90m or 7d ago, or a time as 2026-01-31T09:00:00Z"},
 		{"limit", "l", "N", "print no more than N events"},
 		{"last", "", "N", "begin with the last N events"},
 		{"type", "", "TYPE", `only events whose data's "type" or "_type" is this; may be repeated`},
+		{"cursor", "", "FILE", "keep in FILE what comes next, and begin with that where there is a FILE"},
+		{"until-caught-up", "", "", "end with the last event that there is"},
 		{"all", "", "", "print the new events of every stream"},
 		{"prefix", "", "PREFIX", "only streams whose names begin with this"},
-		{"details", "", "", "print offsets, sizes and ages too"},
+		{"details", "", "", "print offsets, sizes, ages, and what is closed too"},
 		{"timeout", "", "TIME", "a time such as 30s or 2m"},
 		{"json", "", "", "print JSON"},
+		{"pretty", "", "", "print what a terminal gets: time, offset, type and the rest, in a line that fits"},
+		{"full", "", "", "leave nothing of a long line out"},
 		{"token-file", "", "FILE", "the file with the token to send (DURABLE_STREAMS_TOKEN has the token itself)"},
 		{"can", "", "RIGHT", "what the token allows: read, write or admin"},
 		{"expires", "", "TIME", "when the token ends, such as 30d, 12h or 2027-01-31T00:00:00Z (never)"},
 		{"file", "", "FILE", "the server's file of tokens to add it to, made where there is none"},
-		{"server", "s", "URL", "the server (DURABLE_STREAMS_URL, else the folder's)"},
+		{"server", "s", "URL", "the server, or unix:PATH (DURABLE_STREAMS_URL, else the folder's)"},
+		{"cacert", "", "FILE", "trust the certificates of this file for https, and not the system's"},
 		{"conns", "", "N", "connections to append over (16)"},
 		{"streams", "", "N", "streams to append to (1)"},
 		{"size", "", "BYTES", "of an event's data (200)"},
@@ -46,6 +58,10 @@ var flags = func() (flags []daemon.Flag) {
 		{"rate", "", "N", "events a second, 0 for as many as are acknowledged (0)"},
 		{"subscribers", "", "N", "subscribers to the streams, in turn (0)"},
 		{"duration", "", "TIME", "how long to measure, such as 10s or 1m (10s)"},
+		{"quiet", "q", "", "print nothing where all is well"},
+		{"user", "", "", "as a service of yours, and not of the machine"},
+		{"check", "", "", "look at what a server needs, and say of each that it is ok, or what to type"},
+		{"print", "", "", "print what would be written, and change nothing"},
 		{"help", "h", "", "print this"},
 		{"version", "", "", "print the version"},
 	} {
@@ -67,6 +83,7 @@ type command struct {
 	many   string            // those of them that may be repeated
 	also   map[string]string // what the help of some of them says here beside what it says everywhere
 	word   bool              // it takes one word more
+	args   bool              // and behind "--" a command to run
 	reads  bool              // it starts no server where there are no streams
 	run    func(context.Context, *call) error
 }
@@ -76,21 +93,32 @@ type call struct {
 	*command
 	given  map[string][]string // by long name
 	word   string              // that followed the command
+	args   []string            // what stood behind "--", of a command that takes it
 	getenv func(string) string
 	stdin  io.Reader
 	stdout output // flushed at the end; commands that go on flush it themselves
 	stderr io.Writer
+
+	viewed   bool          // events are printed for a person
+	patience time.Duration // how long an append is tried again, 0 is retryTime
 }
 
 // run is streamctl, with all that a process has around it in the arguments.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout,
 	stderr io.Writer) error {
-	words, given, twice, err := parseFlags(args)
+	if len(args) > 0 && args[0] == "__complete" {
+		out := output{bufio.NewWriter(readerGone{stdout}), stdout}
+		return complete(ctx, args[1:], &call{getenv: getenv, stdin: stdin, stdout: out, stderr: io.Discard})
+	}
+	words, behind, given, twice, err := splitArgs(args)
 	if err != nil {
 		return err
 	}
+	if named, err := findCommand(words, nil); err != nil || !named.args {
+		words, behind = append(words, behind...), nil
+	}
 	out := output{bufio.NewWriter(readerGone{stdout}), stdout}
-	c := &call{given: given, getenv: getenv, stdin: stdin, stdout: out, stderr: stderr}
+	c := &call{given: given, args: behind, getenv: getenv, stdin: stdin, stdout: out, stderr: stderr}
 	if len(words) > 0 && words[0] == "help" {
 		words, given["help"] = words[1:], []string{"true"}
 	}
@@ -124,16 +152,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	return outcome(err, out.Flush()) // what was printed before an error stands before its message
 }
 
-// parseFlags takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them. Twice are
-// those that are given more than once.
+// parseFlags is splitArgs where what stands behind "--" is words, too.
 func parseFlags(args []string) (words []string, given map[string][]string, twice []string, err error) {
+	words, behind, given, twice, err := splitArgs(args)
+	return append(words, behind...), given, twice, err
+}
+
+// splitArgs takes args apart. Flags may stand anywhere, as -x, --x, --x=v; "--" ends them, and behind is what stands
+// there. Twice are those that are given more than once.
+func splitArgs(args []string) (words, behind []string, given map[string][]string, twice []string, err error) {
 	given = map[string][]string{}
 	seen := map[string]bool{}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		if arg == "--" {
-			return append(words, args...), given, twice, nil
+			return words, args, given, twice, nil
 		}
 		if len(arg) < 2 || arg[0] != '-' {
 			words = append(words, arg)
@@ -142,7 +176,7 @@ func parseFlags(args []string) (words []string, given map[string][]string, twice
 		name, value, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
 		i := slices.IndexFunc(flags, func(f daemon.Flag) bool { return name != "" && (name == f.Name || name == f.Short) })
 		if i < 0 {
-			return nil, nil, nil, unknownFlag(arg, name, words)
+			return nil, nil, nil, nil, unknownFlag(arg, name, words)
 		}
 		f := flags[i]
 		if seen[f.Name] {
@@ -152,7 +186,7 @@ func parseFlags(args []string) (words []string, given map[string][]string, twice
 		if f.Value == "" {
 			on, err := strconv.ParseBool(cmp.Or(value, "true"))
 			if err != nil || valued && value == "" {
-				return nil, nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.Name, value), ""}
+				return nil, nil, nil, nil, usageError{fmt.Errorf("--%s is given or not: %q is no value for it", f.Name, value), ""}
 			}
 			if delete(given, f.Name); on {
 				given[f.Name] = []string{"true"}
@@ -161,13 +195,13 @@ func parseFlags(args []string) (words []string, given map[string][]string, twice
 		}
 		if !valued {
 			if len(args) == 0 {
-				return nil, nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.Value), ""}
+				return nil, nil, nil, nil, usageError{fmt.Errorf("%s needs a value: %s %s", arg, arg, f.Value), ""}
 			}
 			value, args = args[0], args[1:]
 		}
 		given[f.Name] = append(given[f.Name], value)
 	}
-	return words, given, twice, nil
+	return words, nil, given, twice, nil
 }
 
 func unknownFlag(arg, name string, words []string) error {
@@ -181,6 +215,12 @@ func unknownFlag(arg, name string, words []string) error {
 		hint = "streamctl " + c.name + " --help"
 	}
 	arg, _, _ = strings.Cut(arg, "=")
+	if len(words) > 1 {
+		if c, err := findCommand(words[:1], nil); err == nil && c.args {
+			return usageError{fmt.Errorf("unknown flag %s; the command to run stands behind --", arg),
+				"streamctl " + c.name + " " + c.usage}
+		}
+	}
 	if near := nearest(name, names); near != "" {
 		return usageError{fmt.Errorf("unknown flag %s; did you mean --%s?", arg, near), hint}
 	}
@@ -207,8 +247,10 @@ func findCommand(words []string, given map[string][]string) (*command, error) {
 			switch {
 			case len(given["message"]) > 0:
 				hint = fmt.Sprintf("quotes around the text: -m %q", strings.Join(append(given["message"][:1:1], words[n:]...), " "))
+			case c.args:
+				hint = "streamctl " + c.name + " " + c.usage
 			case strings.Contains(c.flags, "name") && len(given["name"]) == 0:
-				hint = "streamctl " + c.name + " -n " + words[n]
+				hint = "streamctl " + c.name + " -n " + daemon.ShellWord(words[n])
 			}
 			return nil, usageError{fmt.Errorf("%s: unexpected argument %q", c.name, words[n]), hint}
 		}
@@ -217,7 +259,7 @@ func findCommand(words []string, given map[string][]string) (*command, error) {
 			return nil, usageError{fmt.Errorf("unknown command %q", words[0]), "streamctl " + c.name}
 		}
 	}
-	if len(words) == 1 && (words[0] == "server" || words[0] == "stream" || words[0] == "token") {
+	if len(words) == 1 && isGroup(words[0]) {
 		return nil, usageError{fmt.Errorf("%s: which of its commands?\n\n%s", words[0], groupHelp(words[0])), ""}
 	}
 	words = words[:min(2, len(words))]
@@ -260,10 +302,15 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// isGroup tells whether a word is the first of several commands.
+func isGroup(word string) bool {
+	return slices.Contains([]string{"server", "service", "stream", "token"}, word)
+}
+
 // help returns the help for the command, or the group of commands, that words name.
 func help(words []string) (string, error) {
 	group := strings.Join(words, " ")
-	if group == "" || group == "server" || group == "stream" || group == "token" {
+	if group == "" || isGroup(group) {
 		return groupHelp(group), nil
 	}
 	c, err := findCommand(words, nil)
@@ -288,6 +335,10 @@ func groupHelp(group string) string {
 	if group == "token" {
 		b.WriteString("No server is asked.\n\nTry:  streamctl token create ci --can write --file tokens\n      " +
 			"streamctl server start --tokens tokens\n")
+		return b.String()
+	}
+	if group == "service" {
+		b.WriteString("No server is asked.\n\nTry:  streamctl service install --print\n")
 		return b.String()
 	}
 	if group == "server" {
@@ -359,6 +410,18 @@ func (c *call) offset(o *streamlib.Offset, preset streamlib.Offset) (err error) 
 		return c.usageErr("--offset %q: it takes a number, -1 for the first event, or now", c.value("offset"))
 	}
 	return nil
+}
+
+// since sets s to the value of --since where it was given. How long ago that is, is for the server's clock to say.
+func (c *call) since(s *string) error {
+	if !c.has("since") {
+		return nil
+	}
+	*s = c.value("since")
+	if _, err := streamhttp.ParseSince(*s, time.Now()); err != nil {
+		return c.usageErr("%w", err)
+	}
+	return c.contradicting("since", "offset", "last")
 }
 
 // streamName returns the value of --name.

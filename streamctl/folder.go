@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +35,7 @@ var (
 	errTaken     = errors.New("another server has the folder")
 	errOther     = errors.New("another folder's server")
 	errNoStreams = errors.New("there are no streams")
+	errUnseen    = errors.New("is in use by a process that cannot be seen from here")
 	// errNotStarted is of a streamd that has ended with an error.
 	errNotStarted = errors.New("streamd did not start")
 )
@@ -48,11 +49,14 @@ type folder struct {
 // A server is one that has proved to be its folder's.
 type server struct {
 	streamhttp.Health
-	port  int
-	moved bool // the folder has another path than the server has for it
+	port   int    // of TCP, 0 where it has none
+	secret string // that goes with each request; "" where none is wanted
+	moved  bool   // the folder has another path than the server has for it
 }
 
-func (s server) url() string { return fmt.Sprintf("http://127.0.0.1:%d", s.port) }
+func (f folder) String() string { return daemon.Word(f.dir) }
+
+func (s server) url() string { return cmp.Or(s.URL, fmt.Sprintf("http://127.0.0.1:%d", s.port)) }
 
 func (f folder) logFile() string { return filepath.Join(f.dir, daemon.LogFile) }
 
@@ -64,27 +68,12 @@ func (f folder) client(ctx context.Context, reads bool) (*streamhttp.Client, err
 	if err != nil {
 		return nil, err
 	}
-	first := make(chan net.Conn, 1)
-	first <- conn
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		select {
-		case conn := <-first:
-			return conn, nil
-		default:
-		}
-		conn, _, err := f.find(ctx)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("no server has %s", f.dir)
-		}
-		return conn, err
-	}
-	return &streamhttp.Client{URL: s.url(), HTTP: &http.Client{Transport: &http.Transport{DialContext: dial,
-		DisableCompression: true}}}, nil
+	return f.clientOver(conn, s), nil
 }
 
 // reach returns a connection to the folder's server. Of many that find none and start one, all get the same.
 func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error) {
-	deadline := time.Now().Add(startTime)
+	began := time.Now()
 	for wait, taken := 10*time.Millisecond, 0; ; wait = min(2*wait, time.Second) {
 		conn, s, err := f.find(ctx)
 		switch {
@@ -98,17 +87,19 @@ func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error)
 		case errors.Is(err, fs.ErrPermission):
 			return nil, s, f.foreign(err)
 		case reads && f.empty():
-			return nil, s, fmt.Errorf("%w in %s", errNoStreams, f.dir)
+			return nil, s, fmt.Errorf("%w in %v", errNoStreams, f)
 		}
 		pid, known := f.holder()
-		if pid == 0 {
+		unseen := pid == 0 && f.isUnseen()
+		if pid == 0 && !unseen {
 			conn, s, err = f.startAgain(ctx)
 			if !errors.Is(err, errTaken) {
 				return conn, s, err
 			}
 			taken++
 		}
-		if cause, lasting := f.hung(); lasting || known && taken > 1 || time.Now().After(deadline) {
+		waited := time.Since(began)
+		if cause, lasting := f.hung(); lasting || known && taken > 1 || unseen && waited > proofTime || waited > startTime {
 			return nil, s, cause
 		}
 		time.Sleep(wait)
@@ -118,12 +109,15 @@ func (f folder) reach(ctx context.Context, reads bool) (net.Conn, server, error)
 // startAgain starts the folder's server with the flags that it had last, and says so.
 func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
 	given, err := f.kept()
+	if err == nil {
+		err = f.withoutHooks(given)
+	}
 	if err != nil {
 		return nil, server{}, err
 	}
 	said := ""
 	if flags := streamdArgs(given); len(flags) > 0 {
-		said = " with " + strings.Join(flags, " ") + ", as it was started last"
+		said = " with " + shellWords(flags) + ", as it was started last"
 	}
 	if len(given["port"]) == 0 {
 		given["port-fallback"] = []string{"true"}
@@ -131,7 +125,7 @@ func (f folder) startAgain(ctx context.Context) (net.Conn, server, error) {
 	conn, s, err := f.start(ctx, given)
 	switch {
 	case err == nil:
-		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %s at %s%s\n", s.PID, f.dir, s.url(), said)
+		fmt.Fprintf(f.stderr, "streamctl: started streamd (pid %d) for %v at %s%s\n", s.PID, f, s.url(), said)
 	case said != "" && errors.Is(err, errNotStarted):
 		err = hintError{fmt.Errorf("%w (it was to start%s)", bareUsage(err), said), f.command("server start") + withFlags}
 	}
@@ -173,10 +167,21 @@ func (f folder) kept() (given map[string][]string, err error) {
 		}
 	}
 	if err != nil {
-		return nil, hintError{fmt.Errorf("%s, which says how the server was started last: %w", path, err),
+		return nil, hintError{fmt.Errorf("%s, which says how the server was started last: %w", daemon.Word(path), err),
 			f.command("server start") + withFlags}
 	}
 	return given, nil
+}
+
+// withoutHooks refuses kept flags with programs in them: the folder may be a copy of somebody else's, who says so what is
+// to be run here. Nor is the server started without them, for what they would veto is not to be appended.
+func (f folder) withoutHooks(given map[string][]string) error {
+	if len(given["hooks"]) == 0 {
+		return nil
+	}
+	return hintError{fmt.Errorf("the server of %v was started last with --hooks %s, and what is in that folder is run only "+
+		"where the flag is given again", f, daemon.ShellWord(given["hooks"][0])), f.command("server start") + " " +
+		shellWords(streamdArgs(given))}
 }
 
 // empty tells whether there is no folder, or one that never had a stream and has no server.
@@ -195,10 +200,17 @@ func (f folder) command(words string) string {
 	if usual, err := filepath.Abs(".iterate"); err == nil && usual == f.dir {
 		return "streamctl " + words
 	}
-	return "streamctl " + words + " --dir " + shellWord(f.dir)
+	return "streamctl " + words + " --dir " + daemon.ShellWord(f.dir)
 }
 
-func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// shellWords is what to type for flags.
+func shellWords(flags []string) string {
+	var words []string
+	for _, f := range flags {
+		words = append(words, daemon.ShellWord(f))
+	}
+	return strings.Join(words, " ")
+}
 
 const (
 	withURL   = "the same with --server and the URL of its server"
@@ -210,53 +222,58 @@ const (
 func (f folder) hung() (err error, lasting bool) {
 	pid, known := f.holder()
 	var what, try string
-	switch has := fmt.Sprintf("pid %d has %s", pid, f.dir); {
+	if known && pid == 0 {
+		return hintError{fmt.Errorf("%v %w: in another container, of another user, or on another machine", f, errUnseen),
+			withURL}, false
+	}
+	switch has := fmt.Sprintf("pid %d has %v", pid, f); {
 	case !known:
-		what, try = "a process has "+f.dir+" and does not answer", f.command("server stop")
-	case pid == 0:
-		what = f.dir + " is in use by a process that cannot be seen from here: in another container, or on another machine"
-		try = withURL
+		what, try = fmt.Sprintf("a process has %v and does not answer", f), f.command("server stop")
 	case !isStreamd(pid):
 		lasting = true
-		what = fmt.Sprintf("pid %d has locked %s and is no streamd", pid, f.dir)
+		what = fmt.Sprintf("pid %d has locked %v and is no streamd", pid, f)
 		try = fmt.Sprintf("ps -fp %d, which says what it is", pid)
 	case isStopped(pid):
 		lasting = true
 		what = has + " and does not answer, for it is stopped"
 		try = fmt.Sprintf("%s, or kill -CONT %d", f.command("server stop"), pid)
 	case len(ports(pid)) == 0:
-		what = has + " and does not listen yet: it reads what the last server left in the journal; its log is " + f.logOf(pid)
+		what = has + " and does not listen yet: it reads what the last server left in the journal; its log is " +
+			daemon.Word(f.logOf(pid))
 		try = "the same again, when " + f.command("server status") + " says that it runs"
 	case !isNear(pid):
 		lasting = true
 		what = fmt.Sprintf("%s in a network of its own, as a container has, and listens there on port %d", has, ports(pid)[0])
 		try = withURL
 	default:
-		what, try = has+" and does not answer; its log is "+f.logOf(pid), f.command("server stop")
+		what, try = has+" and does not answer; its log is "+daemon.Word(f.logOf(pid)), f.command("server stop")
 	}
 	return hintError{errors.New(what), try}, lasting
 }
 
 // foreign is the error for a folder that has what this user may not read.
 func (f folder) foreign(err error) error {
-	return hintError{fmt.Errorf("%s, or what is in it, belongs to another user: %w", f.dir, err), withURL}
+	return hintError{fmt.Errorf("%v, or what is in it, belongs to another user: %w", f, err), withURL}
 }
 
 // moved is the error for a folder that was moved while s serves it.
 func (f folder) moved(s server) error {
-	err := fmt.Errorf("%s was moved while pid %d serves it as %s", f.dir, s.PID, s.Dir)
+	err := fmt.Errorf("%v was moved while pid %d serves it as %s", f, s.PID, daemon.Word(s.Dir))
 	return hintError{err, f.command("server restart")}
 }
 
 // find returns a connection to the folder's server where that runs, and what it said about itself on this connection.
-// Where daemon.port does not lead there, the lock does on systems that tell who has it.
+// The folder's own door leads there. Where there is none, as on a disk without room, daemon.port may, and where that
+// does not the lock does on systems that tell who has it.
 func (f folder) find(ctx context.Context) (net.Conn, server, error) {
+	conn, s, err := f.enter(ctx)
+	if err == nil || errors.Is(err, errOther) {
+		return conn, s, err
+	}
 	b, _, err := daemon.Read(f.dir, daemon.PortFile)
 	if err == nil {
 		var port int
 		if port, err = strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			var conn net.Conn
-			var s server
 			if conn, s, err = f.prove(ctx, port, 0); err == nil {
 				return conn, s, nil
 			}
@@ -284,8 +301,7 @@ func (f folder) prove(ctx context.Context, port, holder int) (net.Conn, server, 
 	if err != nil {
 		return nil, s, err
 	}
-	conn.SetDeadline(time.Now().Add(proofTime))
-	err = f.ask(conn, &s)
+	err = s.ask(conn)
 	switch {
 	case err != nil:
 	case holder == 0 && (s.PID == 0 || !f.is(s.Dir)):
@@ -299,7 +315,6 @@ func (f folder) prove(ctx context.Context, port, holder int) (net.Conn, server, 
 		conn.Close()
 		return nil, s, fmt.Errorf("%s: %w", s.url(), err)
 	}
-	conn.SetDeadline(time.Time{})
 	return conn, s, nil
 }
 
@@ -311,27 +326,6 @@ func (f folder) is(dir string) bool {
 	}
 	theirs, err := os.Stat(dir)
 	return err == nil && os.SameFile(ours, theirs)
-}
-
-// ask sends GET /healthz and reads exactly its answer, so that conn can be used on.
-func (f folder) ask(conn net.Conn, s *server) error {
-	if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", s.port,
-		f.secret()); err != nil {
-		return err
-	}
-	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode != http.StatusOK || answer.Close || json.Unmarshal(body, &s.Health) != nil || s.Status == "" {
-		return errOther
-	}
-	return nil
 }
 
 // start starts streamd with flags, detached, and returns when it listens. The error is errTaken where another server
@@ -371,34 +365,37 @@ func (f folder) start(ctx context.Context, given map[string][]string) (net.Conn,
 		return nil, server{}, err
 	}
 	r.SetReadDeadline(time.Now().Add(startTime))
-	line, err := bufio.NewReader(r).ReadString('\n') // its URL, once it listens
+	line, err := bufio.NewReader(r).ReadString('\n') // its URL, once it listens, or why it does not
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err, _ := f.hung()
 		return nil, server{}, err
-	case err != nil:
+	case err != nil, strings.HasPrefix(line, "streamd: "):
 		streamd.Wait()
-		switch err := fmt.Errorf("%w: %s", errNotStarted,
-			f.lastWords(before, unlogged.Bytes())); streamd.ProcessState.ExitCode() {
-		case 2:
+		words, said := f.lastWords(before, append(unlogged.Bytes(), line...))
+		switch err := fmt.Errorf("%w: %s", errNotStarted, words); {
+		case streamd.ProcessState.ExitCode() == 2 && said: // which is the runtime's, too, where it crashes
 			return nil, server{}, usageError{err, "streamctl server start --help"}
-		case daemon.Taken:
+		case streamd.ProcessState.ExitCode() == daemon.Taken:
 			return nil, server{}, errTaken
 		default:
 			return nil, server{}, err
 		}
 	}
-	line = strings.TrimSpace(line)
-	port, err := strconv.Atoi(line[strings.LastIndexByte(line, ':')+1:])
-	if err != nil {
-		return nil, server{}, fmt.Errorf("streamd said %q, which is no URL", line)
-	}
-	return f.prove(ctx, port, 0)
+	return f.find(ctx)
 }
 
-// environment is this process's, without what is not for a server.
+// environment is this process's, without what is not for a server that it starts: how clients find one, and what the
+// manager of this process, such as systemd, has for that alone.
 func environment() []string {
-	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DURABLE_STREAMS_") })
+	return without("DURABLE_STREAMS_", "LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_")
+}
+
+// without is this process's environment without the variables that begin so.
+func without(prefixes ...string) []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+	})
 }
 
 // isOurs tells whether the folder belongs to this process's user.
@@ -411,43 +408,55 @@ func (f folder) isOurs() bool {
 // folder may be somebody else's: a link is not followed.
 func (f folder) openLog() (*os.File, error) {
 	path := f.logFile()
-	log, err := daemon.OpenPlain(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
+	log, err := daemon.OpenPlain(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND)
+	if err == nil {
+		daemon.Give(log, f.dir)
+	} else if errors.Is(err, fs.ErrExist) {
+		log, err = daemon.OpenPlain(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
+	}
 	if info, e := os.Lstat(path); e == nil && (!info.Mode().IsRegular() || hasNames(info)) {
 		if err == nil {
 			log.Close()
 		}
-		err := fmt.Errorf("%s is a link, or no file: nothing is written to it", path)
-		return nil, hintError{err, "rm " + shellWord(path)}
+		err := fmt.Errorf("%s is a link, or no file: nothing is written to it", daemon.Word(path))
+		return nil, hintError{err, "rm " + daemon.ShellWord(path)}
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission) && !f.isOurs():
 		return nil, f.foreign(err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS),
 		errors.Is(err, fs.ErrPermission):
-		fmt.Fprintf(f.stderr, "streamctl: the server will have no log: %v\n", err)
+		fmt.Fprintf(f.stderr, "streamctl: the server will have no log: %s\n", daemon.Message(err))
 		return nil, nil
 	}
 	return log, err
 }
 
-// lastWords returns the error that a streamd logged last, from a place on, or wrote where it had no log.
-func (f folder) lastWords(from int64, unlogged []byte) string {
+// lastWords returns the error that a streamd logged last, from a place on, or wrote where it had no log; said tells
+// whether it has said one.
+func (f folder) lastWords(from int64, unlogged []byte) (words string, said bool) {
 	b := unlogged
 	if log, err := daemon.OpenPlain(f.logFile(), os.O_RDONLY); err == nil && len(b) == 0 {
 		defer log.Close()
 		if b, err = io.ReadAll(io.NewSectionReader(log, from, 1<<20)); err != nil {
-			return err.Error()
+			return err.Error(), false
 		}
 	}
-	const prefix = "streamd: "
-	if i := bytes.LastIndex(b, []byte("\n"+prefix)); i >= 0 {
-		b = b[i+1:]
+	last := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		for _, prefix := range []string{"streamd: ", "panic: ", "fatal error: "} {
+			if words, ok := strings.CutPrefix(line, prefix); ok {
+				last[prefix] = strings.TrimSpace(words)
+			}
+		}
 	}
-	if said, ok := strings.CutPrefix(string(b), prefix); ok {
-		said, _, _ = strings.Cut(said, "\n")
-		return said
+	if words, said = last["streamd: "]; said {
+		return words, true
 	}
-	return "see " + f.logFile() + ", where there was room for it"
+	if crash := cmp.Or(last["panic: "], last["fatal error: "]); crash != "" {
+		return fmt.Sprintf("it crashed: %s; all it said is in %s", crash, daemon.Word(f.logFile())), false
+	}
+	return "it said nothing; its log is " + daemon.Word(f.logFile()), false
 }
 
 // streamd returns the path of the streamd to start: the one beside this program, else the one on PATH.
@@ -462,7 +471,8 @@ func streamd() (string, error) {
 	}
 	path, err := exec.LookPath("streamd")
 	if err != nil {
-		return "", hintError{fmt.Errorf("streamd is neither beside %s nor on PATH", self), "scripts/build, which builds both"}
+		err = fmt.Errorf("streamd is neither beside %s nor on PATH", daemon.Word(self))
+		return "", hintError{err, "scripts/build, which builds both"}
 	}
 	return filepath.Abs(path)
 }

@@ -1,9 +1,14 @@
 // Streamctl appends events to durable streams and reads them, and runs the server that keeps them.
 //
-//	streamctl stream append|get|subscribe|wait|list|delete
+//	streamctl stream append|get|subscribe|wait|list|close|trim|delete
+//	streamctl run
 //	streamctl server run|start|stop|restart|status
+//	streamctl service install|uninstall|status
 //	streamctl token create
 //	streamctl bench
+//	streamctl completion bash|zsh|fish
+//	streamctl man [streamctl|streamd]
+//	streamctl version
 //
 // Every command and every flag is told by --help, on each level. Flags are written as -x, --x or --x=v and may stand
 // before and after the command's words.
@@ -15,22 +20,29 @@
 // is started for it, detached, from beside this program or from PATH; it logs to daemon.log in the folder and lives
 // until "streamctl server stop". It takes port 3000, or a free one where that is taken. A server that was given flags
 // gets them again, which is said: they are kept in daemon.args in the folder, over a clean end too, until "streamctl
-// server start" is given others or none. No server is started where a URL was given, nor to get, list or delete where
-// the folder has no streams.
+// server start" is given others or none. No server is started where a URL was given, nor to get, list, trim or
+// delete where the folder has no streams.
 //
-// A folder's server proves that it is one: the files daemon.pid and daemon.port are only where to ask, and each
-// connection is used only after the server behind it has said, on that connection, that the folder is its own. Where
-// they do not lead to it, Linux says who has the folder's lock and where that process listens. Only a process that
-// holds the lock is ever signalled.
+// A folder's server is reached by the socket daemon.sock in the folder, and needs no token, certificate or port there.
+// It proves that it is one: each connection is used only after the server behind it has said, on that connection, that
+// the folder is its own. Where there is no socket the files daemon.secret and daemon.port say where to ask, and where
+// these do not lead to it, Linux says who has the folder's lock and where that process listens. Only a process that
+// holds the lock is ever signalled. Which folder it has a server tells through that socket alone: with an http URL
+// "server stop" and "server restart" find no folder, and "server status" says less.
+//
+// A server that sends nothing for 30 seconds, while a command waits for something, has failed it; a subscription
+// waits for 45, three of the server's pings.
 //
 // What is in the file of --token-file, else in DURABLE_STREAMS_TOKEN, is sent to servers as a bearer token. It is no
 // flag, for flags are seen by everybody on the machine.
 //
 // # Output
 //
-// Data goes to stdout, one JSON value a line, or with --json where a person's form is the default; all else goes to
-// stderr. Exit status: 0 done, 1 failed, 2 usage, 3 not running. Where the reader of stdout goes away the command
-// ends quietly, but an append goes on to the end of its input.
+// Data goes to stdout, one JSON value a line, or with --json where a person's form is the default, as for events and
+// lists on a terminal; all else goes to stderr. There NO_COLOR and TERM=dumb take the colours away. Exit status: 0 done, 1 failed, 2 usage, 3 not running; run has that of its command. Where the reader of stdout goes away the command
+// ends quietly, but an append goes on to the end of its input. With --text the text of messages is printed as it is;
+// on a terminal the control characters of whatever is printed of an event, and those that turn the direction of writing,
+// stand as in JSON, for whoever may append could move the reader's cursor.
 package main
 
 import (
@@ -42,6 +54,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 func main() {
@@ -111,6 +125,14 @@ type toldError struct{ error }
 
 func (e toldError) Unwrap() error { return e.error }
 
+// A statusError is the end of a command that streamctl ran, whose exit status is streamctl's.
+type statusError struct {
+	error
+	status int
+}
+
+func (e statusError) Unwrap() error { return e.error }
+
 var (
 	errNotRunning = errors.New("Not running")
 	errReaderGone = errors.New("the reader of stdout has gone")
@@ -118,9 +140,12 @@ var (
 
 func exitCode(err error) int {
 	_, usage := errors.AsType[usageError](err)
+	ended, ran := errors.AsType[statusError](err)
 	switch {
 	case err == nil, err == errReaderGone:
 		return 0
+	case ran:
+		return ended.status
 	case usage:
 		return 2
 	case errors.Is(err, errNotRunning):
@@ -134,7 +159,7 @@ func tell(stderr io.Writer, err error) {
 	if _, told := errors.AsType[toldError](err); err == nil || told || err == errReaderGone {
 		return
 	}
-	fmt.Fprintf(stderr, "streamctl: %v\n", err)
+	fmt.Fprintf(stderr, "streamctl: %s\n", daemon.Message(err))
 	if e, ok := errors.AsType[usageError](err); ok && e.try != "" {
 		fmt.Fprintf(stderr, "Try: %s\n", e.try)
 	}

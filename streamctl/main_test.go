@@ -9,12 +9,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
 	"github.com/matryer/is"
 )
 
@@ -27,6 +30,13 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv("COUNT_INTERRUPTS") != "" {
+		countInterrupts()
+		os.Exit(0)
+	}
+	if signal.Ignored(syscall.SIGHUP) { // under nohup, which would make the commands here ignore it too
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	flag.Parse()
 	os.Exit(testMain(m))
 }
@@ -86,7 +96,7 @@ func newPlace(t *testing.T) place {
 	t.Cleanup(func() {
 		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Name() == "daemon.log" {
-				if err := p.command("streamctl server stop --dir " + filepath.Dir(path)).Run(); err != nil {
+				if err := p.command("streamctl server stop --dir " + daemon.ShellWord(filepath.Dir(path))).Run(); err != nil {
 					if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 {
 						t.Errorf("stop the server of %s: %v", path, err)
 					}
@@ -235,7 +245,9 @@ var volatile = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
 	{regexp.MustCompile(`(version"?:? *"?)[\w.+-]+`), "${1}VERSION"},
 	{regexp.MustCompile(`(streamctl|streamd) (v\d[\w.+-]+|devel|unknown)\n`), "${1} VERSION\n"},
-	{regexp.MustCompile(`(uptime +)\d\S*`), "${1}TIME"},
+	{regexp.MustCompile(`((?:uptime|synced) +)\d\S*`), "${1}TIME"},
+	{regexp.MustCompile(`(disk +)\d.* used, .* free`), "${1}USED used, FREE free"},
+	{regexp.MustCompile(`("disk(?:Free|Used)":)\d+`), "${1}N"},
 	{regexp.MustCompile(` {2,}(\d+s ago|now)\b`), "  AGE"},
 	{regexp.MustCompile(`--port=\d{4,}`), "--port=PORT"},
 }

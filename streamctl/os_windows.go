@@ -48,6 +48,17 @@ func isReaderGone(err error) bool {
 
 func keepToOurselves() {} // only what exec.Cmd names is inherited
 
+func isLocked(string) bool { return false } // it is not asked: another's processes are seen, too
+
 func hasNames(os.FileInfo) bool { return false }
 
 func isOurs(os.FileInfo) bool { return true }
+
+const hasModes = false
+
+func mayWrite(string) error { return nil }
+
+// inForeground: what is typed reaches every process of the console.
+func inForeground() bool { return true }
+
+func signalName(s syscall.Signal) string { return s.String() }

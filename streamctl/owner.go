@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
 // owner returns the folder's server. Where that does not answer but its process can be known, s has its pid alone; the
@@ -27,9 +30,12 @@ func (f folder) owner(ctx context.Context) (s server, answers bool, err error) {
 	case errors.Is(err, fs.ErrPermission) && pid == 0:
 		return server{}, false, f.foreign(err)
 	case err == nil:
-		return s, true, fmt.Errorf("%s is served at %s by a process that cannot be seen from here", f.dir, s.url())
+		return s, true, fmt.Errorf("%v is served at %s by a process that cannot be seen from here", f, s.url())
+	case pid == 0 && f.isUnseen():
+		err, _ := f.hung()
+		return server{}, false, err
 	case pid == 0:
-		return server{}, false, fmt.Errorf("%w: no server has %s", errNotRunning, f.dir)
+		return server{}, false, fmt.Errorf("%w: no server has %v", errNotRunning, f)
 	}
 	s = server{}
 	s.PID = pid
@@ -39,6 +45,27 @@ func (f folder) owner(ctx context.Context) (s server, answers bool, err error) {
 	}
 	s.Args = argsOf(pid)
 	return s, false, nil
+}
+
+// isUnseen tells whether a server that cannot be seen from here has the folder, of which no holder is known. It asks
+// only where there are traces of one, not to be in the way of those that start. One that is just being killed, or has
+// just begun, is none.
+func (f folder) isUnseen() bool {
+	const moment = 500 * time.Millisecond
+	_, errPID := os.Lstat(filepath.Join(f.dir, daemon.PIDFile))
+	_, errPort := os.Lstat(filepath.Join(f.dir, daemon.PortFile))
+	if errPID != nil && errPort != nil {
+		return false
+	}
+	for began := time.Now(); isLocked(f.dir); time.Sleep(10 * time.Millisecond) {
+		if pid, _ := f.holder(); pid != 0 {
+			return false
+		}
+		if time.Since(began) > moment {
+			return true
+		}
+	}
+	return false
 }
 
 // stop ends the folder's server s: cleanly, or where that takes longer than patience by SIGKILL, which killed tells.
@@ -71,5 +98,5 @@ func (f folder) stop(s server, patience time.Duration) (killed bool, err error) 
 			time.Sleep(wait)
 		}
 	}
-	return false, fmt.Errorf("pid %d was killed and still has %s", s.PID, f.dir)
+	return false, fmt.Errorf("pid %d was killed and still has %v", s.PID, f)
 }

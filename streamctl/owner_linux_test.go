@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -87,10 +88,34 @@ func TestServerOnAFullDisk(t *testing.T) {
 			is.Equal(texts(r.stdout), []string{"kept"})
 			is.True(strings.Contains(r.stderr, "started streamd"))
 			is.Equal(p.texts("x", "--dir disk/d"), []string{"kept"}) // and found again
-			is.True(strings.Contains(p.ok("streamctl server status --dir disk/d"), "storage  fs\n"))
+			status := p.run("streamctl server status --dir disk/d")
+			is.Equal(status.code, 0)
+			is.True(strings.Contains(status.stdout, "storage  fs\n"))
+			is.True(strings.Contains(status.stdout, "\nappends  refused: storage is full: "))
+			checked := p.run("streamctl server status --check --dir disk/d")
+			is.Equal(checked.code, 1)
+			is.True(regexp.MustCompile(`(?m)^disk +not ok `).MatchString(checked.stdout))
+			is.True(strings.Contains(checked.stdout, "is in memory (tmpfs)"))
 			p.ok("streamctl stream delete --dir disk/d -n x")
 			p.ok("streamctl server stop --dir disk/d")
 		})
+	}
+}
+
+// TestStartOnAFullDisk tells what could not be written, though there is no room to log it.
+func TestStartOnAFullDisk(t *testing.T) {
+	asRoot(t)
+	is := is.New(t)
+	p := newPlace(t)
+	mount := filepath.Join(p.dir, "disk")
+	p.ok("mkdir disk && mount -t tmpfs -o size=1m none disk")
+	t.Cleanup(func() { syscall.Unmount(mount, syscall.MNT_DETACH) })
+	p.run("cat /dev/zero > disk/ballast")
+	for _, command := range []string{"server start --port 0", "stream append -n x -m a"} {
+		r := p.run("streamctl %s --dir disk/d", command)
+		is.Equal(r.code, 1)
+		is.Equal(p.normal(r.stderr), "streamctl: streamd did not start: open DIR/disk/d: "+
+			"write DIR/disk/d/format.new: no space left on device\n")
 	}
 }
 
@@ -128,7 +153,7 @@ func TestMovedFolder(t *testing.T) {
 		r := p.run("streamctl stream %s --dir b/d", command)
 		is.Equal(r.code, 1)
 		is.Equal(p.normal(r.stderr), "streamctl: DIR/b/d was moved while pid PID serves it as DIR/a/d\n"+
-			"Try: streamctl server restart --dir 'DIR/b/d'\n")
+			"Try: streamctl server restart --dir DIR/b/d\n")
 	}
 	r := p.run("streamctl server status --dir b/d")
 	is.Equal(r.code, 0)
@@ -180,19 +205,57 @@ func TestServerInAContainer(t *testing.T) {
 	is.Equal(p.run("streamctl server status").code, 3)
 }
 
-// TestServerInAnotherNetwork cannot be reached from here, which is said at once.
+// TestServerInAnotherNetwork is reached by its socket. Without that it cannot be from here, which is said at once.
 func TestServerInAnotherNetwork(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	p := newPlace(t)
 	p.inContainer("-m -n", ".iterate")
 	pid := p.pid(".iterate")
+	p.ok("streamctl stream append -n x -m here")
+	is.Equal(p.texts("x"), []string{"here"})
+	is.True(strings.Contains(p.ok("streamctl server status"), fmt.Sprintf("pid      %d\n", pid)))
+	p.ok("rm .iterate/daemon.sock")
 	for _, command := range []string{"stream append -n x -m a", "stream get -n x", "server status"} {
 		r := p.run("streamctl %s", command)
 		is.Equal(r.code, 1)
 		is.True(strings.Contains(r.stderr, fmt.Sprintf("pid %d has %s/.iterate in a network of its own", pid, p.dir)))
 		is.True(strings.Contains(r.stderr, "Try: the same with --server "))
 	}
+}
+
+// TestServerThatCannotBeSeen from a container is reached from there by its socket, and not ended. Without the socket it
+// is in the way of those there, and of nobody else, which is said soon.
+func TestServerThatCannotBeSeen(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	p.ok("streamctl stream append -n x -m kept")
+	const inside = "unshare -m -n -p -f --mount-proc "
+	if out, err := p.command(inside + "true").CombinedOutput(); err != nil {
+		t.Skipf("there is no container here: %s", out)
+	}
+	is.Equal(texts(p.ok(inside+"streamctl stream get -n x")), []string{"kept"})
+	p.ok(inside + "streamctl stream append -n y -m 'from inside'")
+	for command, says := range map[string]string{"stop": "by a process that cannot be seen from here",
+		"restart": "by a process that cannot be seen from here", "start --port 0": "already running: pid "} {
+		r := p.run(inside+"streamctl server %s", command)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, says))
+	}
+	p.ok("rm .iterate/daemon.sock")
+	for _, command := range []string{"server status", "server stop", "server restart", "server start --port 0",
+		"server run --port 0", "stream append -n x -m a", "stream get -n x"} {
+		r := p.run(inside+"timeout 7 streamctl %s", command) // streamd alone would wait for 8 s for who has it
+		is.Equal(r.code, 1)
+		is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate is in use by a process that cannot be seen from here: in "+
+			"another container, of another user, or on another machine\nTry: "+withURL+"\n")
+	}
+	is.Equal(p.texts("x"), []string{"kept"})
+	p.kill(".iterate")
+	is.Equal(p.run(inside+"streamctl server status").code, 3) // its files are no proof
 }
 
 // TestFolderOfAnotherUser is not read, not started on, and named.
@@ -216,6 +279,42 @@ func TestFolderOfAnotherUser(t *testing.T) {
 			strings.Contains(r.stderr, "Try: the same with --server "))
 	}
 	is.Equal(p.texts("x"), []string{"kept"})
+
+	// Nor is its socket where the folder is open to others.
+	p.ok("chmod 755 .iterate; streamctl server restart --unix %s/s", open.dir)
+	for _, socket := range []string{p.dir + "/.iterate/daemon.sock", open.dir + "/s"} {
+		is.True(strings.Contains(p.ok("streamctl stream list -s unix:%s", socket), "x\n"))
+		r := p.run("setpriv --reuid=65534 --regid=65534 --clear-groups %s/streamctl stream list -s unix:%s", open.dir, socket)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "permission denied"))
+	}
+}
+
+// TestRootInAnotherUsersFolder leaves it so that who has it can go on, also after a crash.
+func TestRootInAnotherUsersFolder(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("chmod 711 . .. && cp %s/stream* . && mkdir home && chown 65534:65533 home && chmod 755 . stream*", bin)
+	nobody := func(command string) string {
+		return "cd home && setpriv --reuid=65534 --regid=65533 --clear-groups ../streamctl " + command
+	}
+	if out, err := p.command("setpriv --reuid=65534 --regid=65533 --clear-groups true").CombinedOutput(); err != nil {
+		t.Skipf("nobody else can be here: %s", out)
+	}
+	p.ok("mkdir home/.iterate && chown 65534:65533 home/.iterate")
+	p.ok("cd home && streamctl server start --port 0 --max-event 1000")
+	p.ok("cd home && streamctl stream append -n root -m one")
+	is.Equal(p.ok("cd home && find .iterate -not -uid 65534 -o -not -gid 65533"), ".iterate/daemon.args\n")
+	p.kill("home/.iterate")
+	r := p.run("%s", nobody("stream get -n root"))
+	is.True(strings.Contains(r.stderr, "Try: streamctl server start with the flags ")) // root's are not taken
+	p.ok("%s", nobody("server start --port 0"))
+	p.ok("%s", nobody("stream append -n root -m two"))
+	is.Equal(texts(p.ok("%s", nobody("stream get -n root"))), []string{"one", "two"})
+	p.ok("%s", nobody("server stop"))
+	is.True(strings.Contains(p.ok("cat home/.iterate/daemon.log"), "msg=ending"))
 }
 
 // TestLogOfAForegroundServer is where its stderr goes.
@@ -255,5 +354,19 @@ func TestNothingIsInherited(t *testing.T) {
 		is.True(!strings.Contains(p.ok("ls -l /proc/%s/fd", pid), p.dir+"/lock"))
 		is.True(!strings.Contains(p.ok("cat /proc/%s/environ", pid), "secret"))
 		is.Equal(p.ok("stat -c %%a %s %[1]s/daemon.port", dir), "700\n600\n")
+	}
+}
+
+// TestManagerOfTheCaller: what a manager such as systemd has for the caller is not for the server that this starts.
+func TestManagerOfTheCaller(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("NOTIFY_SOCKET=/run/x LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=x WATCHDOG_USEC=1 WATCHDOG_PID=1 KEPT=1 " +
+		"streamctl server start --port 0")
+	environ := p.ok("cat /proc/$(cat .iterate/daemon.pid)/environ")
+	is.True(strings.Contains(environ, "\x00KEPT=1\x00"))
+	for _, name := range []string{"NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_"} {
+		is.True(!strings.Contains(environ, "\x00"+name))
 	}
 }

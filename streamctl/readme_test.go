@@ -141,18 +141,23 @@ func TestReadmeJavaScript(t *testing.T) {
 const own = globalThis.fetch;
 globalThis.fetch = (path, options) => own("http://127.0.0.1:%d" + path, options);
 const made = [];
-globalThis.EventSource = class { static CLOSED = 2; constructor(url) { this.url = url; made.push(this); } };
+globalThis.EventSource = class extends EventTarget {
+	static CLOSED = 2;
+	constructor(url) { super(); this.url = url; made.push(this); }
+	close() { console.log("closed"); }
+};
 %s
 %s
 const event = await append("a/b ✅", { type: "paid" });
 made[0].onmessage({ data: JSON.stringify(event) });
+made[0].dispatchEvent(new Event("end"));
 made[0].readyState = 2;
 made[0].onerror();
 console.log(made[0].url, event.eventStreamId);
 `, p.port(), examples[0], examples[1])
 	is.NoErr(os.WriteFile(filepath.Join(p.dir, "example.mjs"), []byte(program), 0o600))
 	r := p.run("node example.mjs 2>&1")
-	is.Equal(r.stdout, "0000000000000000 { type: 'paid' }\nthe stream was deleted, or the server refused\n"+
+	is.Equal(r.stdout, "0000000000000000 { type: 'paid' }\nclosed\nthe stream was deleted, or the server refused\n"+
 		"/streams/orders?offset=-1 a/b ✅\n")
 }
 
@@ -188,6 +193,8 @@ var (
 	code    = regexp.MustCompile("`--[a-z][^`]*`")
 	aFlag   = regexp.MustCompile(`(?:^|[\s` + "`" + `])--([a-z][a-z-]+)`)
 	ours    = regexp.MustCompile(`\bstream(ctl|d) .*`)
+
+	anchor = strings.NewReplacer(" ", "-", "?", "", ",", "") // of a heading
 )
 
 // Every link of a page leads somewhere, and every flag that it names is one of the programs'.
@@ -209,7 +216,7 @@ func TestReadmesNameWhatThereIs(t *testing.T) {
 			}
 			found := link[2] == ""
 			for _, h := range heading.FindAllStringSubmatch(all[target], -1) {
-				found = found || link[2] == "#"+strings.ReplaceAll(strings.ToLower(h[1]), " ", "-")
+				found = found || link[2] == "#"+anchor.Replace(strings.ToLower(h[1]))
 			}
 			if !found {
 				t.Errorf("%s: %s has no heading %s", path, target, link[2])

@@ -40,24 +40,23 @@ func (c *call) folder() (folder, error) {
 	}
 	dir, err := filepath.Abs(dir)
 	if info, errStat := os.Stat(dir); err == nil && errStat == nil && !info.IsDir() {
-		err = fmt.Errorf("%s is no folder", dir)
+		err = fmt.Errorf("%s is no folder", daemon.Word(dir))
 	}
 	return folder{dir, c.stderr}, err
 }
 
-// served returns the folder whose server is meant: where that was named by its URL, the one that it says. Where that
-// is none of this machine's, dir is "" and health all that is known.
+// served returns the folder whose server is meant: where that was named by its URL, the one that it says, as it does
+// through the folder's own socket alone. Else dir is "" and health all that is known.
 func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, url string, err error) {
 	url, f, err = c.target()
 	if err != nil || url == "" {
 		return f, health, url, err
 	}
-	token, err := c.token() // a proxy may want it
+	client, err := c.remote(url) // whose token a proxy may want
 	if err != nil {
 		return f, health, url, err
 	}
-	health, err = (&streamhttp.Client{URL: url, Token: token}).Health(ctx)
-	if err != nil {
+	if health, err = client.Health(ctx); err != nil {
 		if unreachable(err) {
 			err = fmt.Errorf("%w: no server answers at %s", errNotRunning, url)
 		}
@@ -76,7 +75,8 @@ func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, 
 func (c *call) local(ctx context.Context) (folder, error) {
 	f, _, url, err := c.served(ctx)
 	if err == nil && f.dir == "" {
-		err = fmt.Errorf("the server at %s has none of this machine's folders: end it where it runs, or give --dir", url)
+		err = hintError{fmt.Errorf("which folder the server at %s has it tells only through the folder's own socket", url),
+			"streamctl " + c.name + " --dir DIR, on its machine"}
 	}
 	return f, err
 }
@@ -85,7 +85,7 @@ func (c *call) local(ctx context.Context) (folder, error) {
 func streamdArgs(given map[string][]string) (args []string) {
 	for _, name := range append(strings.Fields(streamdFlags), "port-fallback") {
 		for _, value := range given[name] {
-			if path, err := filepath.Abs(value); name == "tokens" && value != "" && err == nil {
+			if path, err := filepath.Abs(value); slices.Contains(daemon.Paths, name) && value != "" && err == nil {
 				value = path // of this folder, which is not the daemon's
 			}
 			args = append(args, strings.TrimSuffix("--"+name+"="+value, "=true"))
@@ -100,20 +100,32 @@ func serverRun(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if s, answers, _ := f.owner(ctx); answers {
-		return running(f, s)
+	if err := f.isFree(ctx); err != nil {
+		return err
 	}
 	path, err := streamd()
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("run %s: %w", path, become(path, append([]string{"--dir=" + f.dir}, streamdArgs(c.given)...)))
+	err = become(path, append([]string{"--dir=" + f.dir}, streamdArgs(c.given)...))
+	return fmt.Errorf("run %s: %w", daemon.Word(path), err)
+}
+
+// isFree returns why no server can be started for the folder, where that is known already.
+func (f folder) isFree(ctx context.Context) error {
+	s, answers, err := f.owner(ctx)
+	if answers {
+		return running(f, s)
+	} else if errors.Is(err, errUnseen) {
+		return err
+	}
+	return nil
 }
 
 var errRunning = errors.New("already running")
 
 func running(f folder, s server) error {
-	err := fmt.Errorf("%w: pid %d serves %s at %s", errRunning, s.PID, f.dir, s.url())
+	err := fmt.Errorf("%w: pid %d serves %v at %s", errRunning, s.PID, f, s.url())
 	return hintError{err, f.command("server restart")}
 }
 
@@ -127,8 +139,8 @@ func serverStart(ctx context.Context, c *call) error {
 
 // startNew starts a server where there is none.
 func (c *call) startNew(ctx context.Context, f folder, given map[string][]string) error {
-	if s, answers, _ := f.owner(ctx); answers {
-		return running(f, s)
+	if err := f.isFree(ctx); err != nil {
+		return err
 	}
 	if len(given["port"]) == 0 {
 		given["port-fallback"] = []string{"true"}
@@ -213,11 +225,14 @@ func serverRestart(ctx context.Context, c *call) error {
 	s, _, err := f.owner(ctx)
 	if errors.Is(err, errNotRunning) {
 		given, err := f.kept()
+		if err == nil && !c.has("hooks") {
+			err = f.withoutHooks(given)
+		}
 		if err != nil {
 			return err
 		}
 		if flags := streamdArgs(given); len(flags) > 0 {
-			fmt.Fprintf(c.stderr, "streamctl: it was started last with %s\n", strings.Join(flags, " "))
+			fmt.Fprintf(c.stderr, "streamctl: it was started last with %s\n", shellWords(flags))
 		}
 		c.override(given)
 		return c.startNew(ctx, f, given)
@@ -280,69 +295,4 @@ func (f folder) check(ctx context.Context, given map[string][]string) error {
 		return usageError{refusal, "streamctl server restart --help"}
 	}
 	return refusal
-}
-
-func serverStatus(ctx context.Context, c *call) error {
-	f, health, url, err := c.served(ctx)
-	var s server
-	answers := err == nil && f.dir == ""
-	if answers {
-		s.Health = health
-	} else if err == nil {
-		s, answers, err = f.owner(ctx)
-	}
-	for deadline := time.Now().Add(proofTime); !answers && err == nil && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) // it may just be starting, or ending
-		s, answers, err = f.owner(ctx)
-	}
-	switch {
-	case errors.Is(err, errNotRunning):
-		if c.has("json") {
-			err = c.printJSON(map[string]bool{"running": false})
-		} else {
-			_, err = fmt.Fprintln(c.stdout, "Not running")
-		}
-		return outcome(toldError{errNotRunning}, err)
-	case !answers && err == nil:
-		err, _ := f.hung()
-		return err
-	case !answers:
-		return err
-	}
-	if s.moved {
-		tell(c.stderr, f.moved(s))
-	}
-	if url == "" {
-		url = s.url()
-	}
-	if c.has("json") {
-		status := map[string]any{
-			"running": true, "pid": s.PID, "url": url, "version": s.Version, "dir": s.Dir,
-			"storage": s.Storage, "startedAt": s.StartedAt, "args": s.Args,
-		}
-		if len(s.Damaged) > 0 {
-			status["damaged"] = s.Damaged
-		}
-		return c.printJSON(status)
-	}
-	var damaged [][2]string
-	if len(s.Damaged) > 0 {
-		damaged = [][2]string{{"damaged", strings.Join(s.Damaged, " ")}}
-		defer tell(c.stderr, hintError{errors.New("streams are damaged and take no appends"), c.repairHint(s.Damaged[0])})
-	}
-	uptime := [2]string{"uptime", time.Since(s.StartedAt).Round(time.Second).String()}
-	if f.dir == "" {
-		return c.table(append([][2]string{{"url", url}, {"version", s.Version}, {"storage", s.Storage}, uptime}, damaged...))
-	}
-	return c.table(append([][2]string{
-		{"pid", strconv.Itoa(s.PID)},
-		{"url", url},
-		{"version", s.Version},
-		{"storage", s.Storage},
-		{"dir", s.Dir},
-		{"log", f.logOf(s.PID)},
-		uptime,
-		{"flags", strings.Join(slices.DeleteFunc(slices.Clone(s.Args),
-			func(a string) bool { return strings.HasPrefix(a, "--dir=") }), " ")},
-	}, damaged...))
 }

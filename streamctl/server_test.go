@@ -174,11 +174,13 @@ func TestServerFlagIsObeyed(t *testing.T) {
 	is.Equal(p.texts("x"), []string{"flag", "short", "environment", "the flag wins"})
 
 	p.ok("streamctl server stop")
-	for _, command := range []string{"append -n x -m a", "get -n x", "subscribe -n x", "subscribe --all",
-		"wait -n x", "list", "delete -n x"} {
-		r := elsewhere.run("streamctl stream %s --server %s", command, url)
+	for command, says := range map[string]string{"stream append -n x -m a": `append "x"`,
+		"stream get -n x": `get "x"`, "stream subscribe -n x": `subscribe "x"`, "stream subscribe --all": "subscribe",
+		"stream wait -n x": `wait "x"`, "stream list": "list", "stream delete -n x": `delete "x"`, "bench": "bench"} {
+		r := elsewhere.run("streamctl %s --server %s", command, url)
 		is.Equal(r.code, 1)
-		is.True(strings.Contains(r.stderr, "connection refused") && strings.Contains(r.stderr, "\nTry: streamctl "))
+		is.Equal(r.stderr, "streamctl: "+says+": no answer from "+url+": connection refused\n"+
+			"Try: streamctl server start, then the same without --server and DURABLE_STREAMS_URL\n")
 	}
 	is.Equal(elsewhere.ok("ls -A"), "") // no folder was made and no server started
 }
@@ -198,7 +200,9 @@ func TestFlagsBeatTheEnvironment(t *testing.T) {
 	is.Equal(p.texts("x", "--dir two"), []string{"two"})
 	p.ok("DURABLE_STREAMS_URL=%s streamctl stream delete -n x --dir two", url)
 	is.Equal(p.texts("x", "--dir one"), []string{"one"})
-	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status", url), p.dir+"/one\n"))
+	is.True(!strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status", url), p.dir)) // it tells no stranger
+	socket := "unix:" + p.dir + "/one/daemon.sock"
+	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status", socket), p.dir+"/one\n"))
 	is.True(strings.Contains(p.ok("DURABLE_STREAMS_URL=%s streamctl server status --dir two", url), p.dir+"/two\n"))
 
 	for _, command := range []string{"stream get -n x", "stream append -n x -m a", "stream subscribe -n x",
@@ -211,8 +215,11 @@ func TestFlagsBeatTheEnvironment(t *testing.T) {
 		}
 	}
 	p.ok("DURABLE_STREAMS_URL=%s streamctl server stop --dir two", url)
-	p.ok("DURABLE_STREAMS_URL=%s streamctl server stop", url)
-	r := p.run("DURABLE_STREAMS_URL=%s streamctl server status", url)
+	r := p.run("DURABLE_STREAMS_URL=%s streamctl server stop", url)
+	is.Equal(r.code, 1)
+	is.True(strings.Contains(r.stderr, "Try: streamctl server stop --dir DIR, on its machine"))
+	p.ok("DURABLE_STREAMS_URL=%s streamctl server stop", socket)
+	r = p.run("DURABLE_STREAMS_URL=%s streamctl server status", url)
 	is.Equal(r.code, 3)
 	is.Equal(r.stdout, "Not running\n")
 	is.Equal(p.run("streamctl server stop -s %s", url).code, 3)
@@ -230,12 +237,20 @@ func TestServerElsewhere(t *testing.T) {
 	}))
 	defer s.Close()
 	p := newPlace(t)
-	is.True(strings.HasPrefix(p.ok("streamctl server status -s %s", s.URL),
-		"url      "+s.URL+"\nversion  v9\nstorage  fs\nuptime   "))
+	status := p.run("streamctl server status -s %s", s.URL)
+	is.Equal(status.code, 0)
+	is.True(strings.HasPrefix(status.stdout, "url      "+s.URL+"\nversion  v9\nstorage  fs\nuptime   "))
+	is.Equal(status.stderr, "streamctl: streamctl is of version devel, and the server of v9\n"+
+		"Try: the same version on both machines\n")
+	status = p.run("streamctl server status --check -s %s", s.URL)
+	is.Equal(status.code, 1)
+	is.Equal(status.stdout, "server    ok      it takes appends at "+s.URL+"\n"+
+		"versions  not ok  streamctl is of version devel, and the server of v9\n"+
+		"          Try:    the same version on both machines\n")
 	for _, command := range []string{"stop", "restart"} {
 		r := p.run("streamctl server %s -s %s", command, s.URL)
 		is.Equal(r.code, 1)
-		is.True(strings.Contains(r.stderr, "none of this machine's folders"))
+		is.True(strings.Contains(r.stderr, "only through the folder's own socket"))
 	}
 	is.Equal(p.ok("ls -A"), "")
 }
@@ -366,7 +381,7 @@ func TestServerRunIsStreamd(t *testing.T) {
 	is.NoErr(c.Process.Signal(syscall.SIGTERM))
 	is.NoErr(c.Wait())
 	is.True(strings.Contains(log.String(), "level=INFO msg=serving dir="+p.dir+"/here"))
-	is.Equal(p.ok("ls here"), "daemon.args\nformat\njournal\nstreams\n")
+	is.Equal(p.ok("ls here"), "daemon.args\ndeletions\nformat\njournal\nstreams\n")
 }
 
 // TestAutostartWithoutStreamd is told with where it was looked for.
@@ -422,6 +437,27 @@ func TestFlagsOfStreamd(t *testing.T) {
 	}
 }
 
+// TestProgramsAreNotRunByThemselves: a folder may be a copy of somebody else's, with what that one wants to be run.
+func TestProgramsAreNotRunByThemselves(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir -p .iterate/streams hooks; echo '[\"--hooks=/x\",\"--sync=none\"]' > .iterate/daemon.args")
+	for _, command := range []string{"stream append -n x -m a", "server restart"} {
+		r := p.run("streamctl %s", command)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "was started last with --hooks /x, and what is in that folder is run only"))
+		is.True(strings.Contains(r.stderr, "\nTry: streamctl server start --sync=none --hooks=/x"))
+	}
+	p.ok(`printf '#!/bin/sh\necho no >&2; exit 1\n' > hooks/before-append; chmod -R go-w . ; chmod 700 hooks/*`)
+	is.Equal(p.run("streamctl server restart --hooks hooks --port 0").code, 0)
+	r := p.run("streamctl stream append -n x -m a")
+	is.True(strings.Contains(r.stderr, "hook before-append: no"))
+	p.ok("streamctl server restart")
+	is.Equal(p.run("streamctl stream append -n x -m a").code, 1)
+	p.ok("streamctl server stop")
+}
+
 // TestPlantedFlags: what somebody else may have written is not obeyed.
 func TestPlantedFlags(t *testing.T) {
 	t.Parallel()
@@ -433,7 +469,7 @@ func TestPlantedFlags(t *testing.T) {
 		`["--dir=/tmp","--port=0"]`:     "--dir is no flag for it",
 		`["verify"]`:                    "verify is no flag for it",
 		`["--prot=0"]`:                  "unknown flag --prot",
-		`["--port=0","--storage=reel"]`: `--storage "reel": it is fs or memory`,
+		`["--port=0","--storage=reel"]`: `--storage "reel": it is fs, memory or s3://BUCKET/PREFIX`,
 	} {
 		p.ok("echo '%s' > .iterate/daemon.args", content)
 		for _, command := range []string{"append -n x -m a", "get -n x"} {
@@ -465,6 +501,32 @@ func TestFileInTheFoldersPlace(t *testing.T) {
 	}
 }
 
+// TestFoldersOfAnyName are one word of a message, and of what it says to type.
+func TestFoldersOfAnyName(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	for typed, shown := range map[string][2]string{
+		`'my data'`:                 {`"DIR/my data"`, "'DIR/my data'"},
+		`"$(printf 'a\nb\033[1m')"`: {`"DIR/a\nb\x1b[1m"`, `$'DIR/a\012b\033[1m'`},
+	} {
+		p := newPlace(t)
+		p.ok("streamctl server start --port 0 --dir %s", typed)
+		for _, program := range []string{"streamctl server start", "streamd --port 0"} {
+			r := p.run("%s --dir %s", program, typed)
+			is.True(r.code != 0)
+			is.True(strings.Contains(p.normal(r.stderr), " "+shown[0]+" "))
+		}
+		is.True(strings.HasSuffix(p.normal(p.run("streamctl server start --dir %s", typed).stderr),
+			"Try: streamctl server restart --dir "+shown[1]+"\n"))
+		p.ok("streamctl server stop --dir %s", typed)
+		is.Equal(p.normal(p.run("streamctl server stop --dir %s", typed).stderr),
+			"streamctl: Not running: no server has "+shown[0]+"\n")
+		p.ok("echo 'durable-streams 9' > %s/format", typed)
+		r := p.run("streamctl server start --port 0 --dir %s", typed)
+		is.True(strings.HasPrefix(p.normal(r.stderr), "streamctl: streamd did not start: open "+shown[0]+": "))
+	}
+}
+
 // TestPlantedLog: the log of who types a command in somebody else's folder is not written through links.
 func TestPlantedLog(t *testing.T) {
 	t.Parallel()
@@ -476,11 +538,30 @@ func TestPlantedLog(t *testing.T) {
 		r := p.run("streamctl server start --port 0")
 		is.Equal(r.code, 1)
 		is.Equal(p.normal(r.stderr), "streamctl: DIR/.iterate/daemon.log is a link, or no file: nothing is written to it\n"+
-			"Try: rm 'DIR/.iterate/daemon.log'\n")
+			"Try: rm DIR/.iterate/daemon.log\n")
 		p.ok("rm -r .iterate/daemon.log")
 	}
 	is.Equal(p.ok("cat victim; ls"), "precious\nvictim\n")
 	p.start()
+}
+
+// TestCrashIsNoUsageError, though the status of both is 2.
+func TestCrashIsNoUsageError(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir bin; cp $(which streamctl) bin")
+	for words, says := range map[string]string{
+		"panic: out of luck\n\ngoroutine 1": "it crashed: out of luck; all it said is in DIR/.iterate/daemon.log",
+		"":                                  "it said nothing; its log is DIR/.iterate/daemon.log",
+	} {
+		p.ok("printf '#!/bin/sh\nprintf \"%s\" >&2; exit 2\n' > bin/streamd; chmod +x bin/streamd", words)
+		for _, command := range []string{"server start", "stream append -n x -m a"} {
+			r := p.run("bin/streamctl %s", command)
+			is.Equal(r.code, 1)
+			is.Equal(p.normal(r.stderr), "streamctl: streamd did not start: "+says+"\n")
+		}
+	}
 }
 
 // TestFailedRestart leaves a server as it was.
@@ -517,4 +598,24 @@ func TestKilledServerHasEnded(t *testing.T) {
 		is.True(strings.Contains(r.stderr, "was killed"))
 		is.Equal(r.code, 0)
 	}
+}
+
+// TestRulesReachTheServer: those for what is kept, which may be repeated, and which a restart keeps or replaces.
+func TestRulesReachTheServer(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("streamctl server start --port 0 --storage memory --retain 'logs/*=7d,1GB' --retain '*=1000' --expire 'tmp/*=30d'")
+	const rules = `"--retain=logs/*=7d,1GB","--retain=*=1000"`
+	is.True(strings.Contains(p.ok("cat .iterate/daemon.args"), rules))
+	p.ok("streamctl server restart --expire '*=1w'")
+	is.True(strings.Contains(p.ok("cat .iterate/daemon.args"), rules))
+	is.True(strings.Contains(p.ok("cat .iterate/daemon.args"), `["--expire=*=1w",`))
+	is.True(strings.Contains(p.ok("cat .iterate/daemon.log"), `msg="old events go" retain="[logs/*=7d,1GB *=1000]"`))
+	r := p.run("streamctl server restart --retain '*=5y'")
+	is.Equal(r.code, 2)
+	is.True(strings.Contains(r.stderr, `--retain "*=5y": "5y": there is no unit "y"`))
+	p.ok("streamctl server restart --retain '*=5'")
+	is.True(strings.Contains(p.ok("cat .iterate/daemon.args"), `"--retain=*=5",`))
+	is.True(!strings.Contains(p.ok("cat .iterate/daemon.args"), "logs/"))
 }

@@ -145,33 +145,35 @@ func TestClosedPipeEndsAWaitingSubscriber(t *testing.T) {
 	is.Equal(texts(p.ok("streamctl stream subscribe -n x -o -1 | head -1")), []string{"a"})
 	is.Equal(p.ok("streamctl stream subscribe --all | head -c 0"), "")
 	is.Equal(p.ok("streamctl stream wait -n none | head -c 0"), "")
+	c := &call{command: &commands[0]}
+	is.Equal(c.explain("x", fmt.Errorf("read: %w", errReaderGone)), errReaderGone) // in whatever it was met
 }
 
-// TestLinesAreAppendedAsTheyCome: an input that pauses has nothing kept back.
+// TestLinesAreAppendedAsTheyCome: an input that pauses has nothing kept back, and whoever follows the stream has its
+// lines.
 func TestLinesAreAppendedAsTheyCome(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
-	p := newPlace(t)
-	p.start()
-	r, w := io.Pipe()
-	c := p.command("exec streamctl stream append -n x")
-	c.Stdin = r
-	out, err := c.StdoutPipe()
-	is.NoErr(err)
-	is.NoErr(c.Start())
-	answers := bufio.NewReader(out)
-	for i := range 3 {
-		fmt.Fprintf(w, `{"text":"%d"}`+"\n"+`{"te`, i)
-		line, err := answers.ReadString('\n')
-		is.NoErr(err)
-		is.Equal(texts(line), []string{fmt.Sprint(i)})
-		fmt.Fprintf(w, `xt":"%d again"}`+"\n", i)
-		line, err = answers.ReadString('\n')
-		is.NoErr(err)
-		is.Equal(texts(line), []string{fmt.Sprint(i, " again")})
+	for flag, line := range map[string]string{"": `{"text":"line %d"}`, "--text": "line %d"} {
+		t.Run(flag, func(t *testing.T) {
+			is := is.New(t)
+			p := newPlace(t)
+			p.start()
+			subscriber := p.follow("streamctl stream subscribe -n x -o -1")
+			appender := p.follow("streamctl stream append -n x %s", flag)
+			seen := func(n int) {
+				want := []string{fmt.Sprint("line ", n)}
+				is.Equal(appender.texts(1), want)
+				is.Equal(subscriber.texts(1), want)
+			}
+			for i := range 3 {
+				whole, halved := fmt.Sprintf(line, 2*i), fmt.Sprintf(line, 2*i+1)
+				fmt.Fprintf(appender.in, "%s\n%s", whole, halved[:3])
+				seen(2 * i)
+				fmt.Fprintf(appender.in, "%s\n", halved[3:])
+				seen(2*i + 1)
+			}
+		})
 	}
-	w.Close()
-	is.NoErr(c.Wait())
 }
 
 // TestCtrlCTellsWhatWasAppended of an input that goes on, and ends the append by the signal, so that the shell's loop
@@ -305,6 +307,41 @@ func TestSubscriberConnectsAgainWhereThatMayHelp(t *testing.T) {
 	}
 }
 
+// TestFirstConnectionIsNotTriedAgain: who subscribes where there is nothing to subscribe to hears of it.
+func TestFirstConnectionIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	for _, answer := range []http.HandlerFunc{
+		func(w http.ResponseWriter, r *http.Request) { http.Error(w, `{"error":"not now"}`, 503) },
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		server := httptest.NewServer(answer)
+		defer server.Close()
+		for _, what := range []string{"-n x", "--all"} {
+			r := p.run("streamctl stream subscribe %s -s %s", what, server.URL)
+			is.Equal(r.code, 1)
+			is.Equal(strings.Count(r.stderr, "\n"), 1)
+			is.True(strings.Contains(r.stderr, "not now") || strings.Contains(r.stderr, "no answer from "+server.URL+": it "))
+		}
+	}
+}
+
+// TestNoCommandWaitsForEver for a server that says nothing.
+func TestNoCommandWaitsForEver(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	p.start()
+	for flag, value := range map[string]string{"server": "http://127.0.0.1:1", "dir": p.dir + "/.iterate"} {
+		c := &call{command: &commands[0], given: map[string][]string{flag: {value}}, stderr: io.Discard,
+			getenv: func(string) string { return "" }}
+		client, err := c.connect(t.Context())
+		is.NoErr(err)
+		is.Equal(client.Patience, 30*time.Second)
+	}
+}
+
 // TestDamageIsTold by every command that meets it, with its place and what to do, and none tries again.
 func TestDamageIsTold(t *testing.T) {
 	t.Parallel()
@@ -332,7 +369,8 @@ func TestDamageIsTold(t *testing.T) {
 		is.Equal(r.code, want.code)
 		is.True(strings.Contains(r.stderr, want.stderr))
 	}
-	for _, command := range []string{"append -n x -m a", "append -n x -m a --key k", "append -n x < before"} {
+	for _, command := range []string{"append -n x -m a", "append -n x -m a --key k", "append -n x < before", "close -n x",
+		"trim -n x --keep 1"} {
 		r := p.run("streamctl stream %s", command)
 		is.Equal(r.code, 1)
 		is.True(strings.Contains(r.stderr, "streams/x.json is corrupt at byte "))
@@ -370,10 +408,10 @@ func TestSomeWebServerIsKnown(t *testing.T) {
 		}))
 		t.Cleanup(server.Close)
 		for _, command := range []string{"get -n x", "get -n x --last 1", "list", "list --details", "delete -n x",
-			"append -n x -m a", "append -n x < lines",
+			"append -n x -m a", "append -n x < lines", "close -n x", "trim -n x --keep 1",
 			"wait -n x --timeout 0", "wait -n x -o now", "subscribe -n x", "subscribe --all"} {
 			if status == 204 && strings.HasPrefix(command, "delete") || status >= 500 &&
-				(strings.Contains(command, "--all") || strings.Contains(command, "lines")) {
+				(strings.Contains(command, "--all") || strings.Contains(command, "lines") || strings.Contains(command, "close")) {
 				continue // it cannot be known, or tries again
 			}
 			t.Run(fmt.Sprint(status, " ", command), func(t *testing.T) {
@@ -505,6 +543,7 @@ func TestAppendIsTriedAgain(t *testing.T) {
 		{"refused", streamlib.ErrInvalid, "k", true, 3, 1},
 		{"veto", &streamlib.HookError{}, "k", true, 3, 1},
 		{"conflict", &streamlib.ConflictError{}, "k", true, 3, 1},
+		{"closed", &streamlib.ClosedError{}, "k", true, 3, 1},
 		{"key reused", &streamhttp.Error{Status: 422}, "k", true, 3, 1},
 		{"full", streamlib.ErrFull, "k", true, 3, 1},
 		{"forbidden", &streamhttp.Error{Status: 403}, "k", true, 3, 1},
@@ -516,9 +555,10 @@ func TestAppendIsTriedAgain(t *testing.T) {
 				began := time.Now()
 				var stderr bytes.Buffer
 				f := &failing{times: c.times, err: c.err}
-				_, err := (&call{stderr: &stderr}).append(t.Context(), f, streamlib.Batch{Key: c.key}, c.answered)
+				_, err := (&call{stderr: &stderr}).append(t.Context(), f, streamlib.Batch{Data: streamlib.JSON("1"), Key: c.key},
+					c.answered)
 				if c.tries < 0 {
-					is.Equal(err, openError{c.err, 0})
+					is.Equal(err, openError{c.err, 1})
 					is.True(time.Since(began) >= retryTime)
 					is.Equal(strings.Count(stderr.String(), "trying again"), 1) // told once
 					return
@@ -564,25 +604,6 @@ func TestEveryConnectionIsProven(t *testing.T) {
 	p.start()
 	_, err = client.List(context.Background(), streamhttp.ListOptions{})
 	is.NoErr(err)
-}
-
-func TestProgressIsForTerminals(t *testing.T) {
-	is := is.New(t)
-	var b bytes.Buffer
-	show := progressLine(&b)
-	show(1000, false)
-	show(2000, true)
-	is.Equal(b.String(), "\r1000 events appended\r2000 events appended\n")
-	is.True(!daemon.IsTerminal(&b))
-}
-
-func TestSizesAndAges(t *testing.T) {
-	is := is.New(t)
-	var got []string
-	for _, n := range []int64{0, 1023, 1024, 1536, 1 << 20, 1<<20 - 1, 5 << 40} {
-		got = append(got, bytesText(n))
-	}
-	is.Equal(got, []string{"0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 TiB"})
 }
 
 // TestEveryFlagIsKnown: what a command takes is in the table, and each flag is taken by one.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ func (c *call) token() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("--token-file: %w", err)
 		}
-		token, from = strings.TrimPrefix(string(b), "\ufeff"), c.value("token-file")
+		token, from = strings.TrimPrefix(string(b), "\ufeff"), daemon.Word(c.value("token-file"))
 		if strings.TrimSpace(token) == "" {
 			return "", fmt.Errorf("--token-file: %s is empty", from)
 		}
@@ -42,22 +41,10 @@ func (c *call) tokenHint(name string) string {
 			"another token"
 	}
 	if name != "" {
-		name = " -n " + name
+		name = " -n " + daemon.ShellWord(name)
 	}
 	return "streamctl " + c.name + name + " --token-file FILE, where FILE has the token; or set " +
 		"DURABLE_STREAMS_TOKEN to it"
-}
-
-var secretForm = regexp.MustCompile("^[A-Z2-7]{26}$")
-
-// secret returns the header that shows a server with tokens who may use the folder. What has another form is none:
-// the folder may be somebody else's, and what is said may go to anybody.
-func (f folder) secret() string {
-	b, _, err := daemon.Read(f.dir, daemon.SecretFile)
-	if secret := strings.TrimSpace(string(b)); err == nil && secretForm.MatchString(secret) {
-		return "Authorization: Bearer " + secret + "\r\n"
-	}
-	return ""
 }
 
 // tokenCreate makes a token.

@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,10 +28,14 @@ const (
 	MinSize = len(stampMark) + stampLen + len(`,"pad":""}`)
 )
 
+// A Dial connects to a server, in its own way.
+type Dial func(context.Context) (net.Conn, error)
+
 // A Load is what Run puts on a server.
 type Load struct {
 	URL         string        // of the server, such as http://127.0.0.1:3000
 	Token       string        // sent as a bearer token, unless it is empty
+	Dial        Dial          // nil goes where the URL says
 	Conns       int           // connections to append over, each with one request at a time; 0 is 1
 	Streams     int           // to append to, shared out among the connections; 0 is 1
 	Size        int           // of an event's data in bytes, at least MinSize
@@ -41,6 +46,7 @@ type Load struct {
 	Duration    time.Duration // after it; 0 is until Events are sent
 	Events      int           // how many to send, rounded up to a whole batch; 0 is no limit
 	Keep        bool          // the streams, when done
+	Protocol    bool          // append over the Durable Streams protocol, each connection as a producer
 	Patience    time.Duration // for an answer, or anything of what subscribers lack, when the time is over; 0 is 10 s
 
 	Progress func(Progress) // where not nil, called twice a second
@@ -88,9 +94,10 @@ type run struct {
 func Run(ctx context.Context, l Load) (result Result, err error) {
 	l.Conns, l.Streams, l.Batch = max(l.Conns, 1), max(l.Streams, 1), max(l.Batch, 1)
 	r := &run{Load: l, tails: make([]atomic.Int64, l.Streams)}
-	if r.at, err = newTarget(l.URL, l.Token, l.Batch > 1); err != nil {
+	if r.at, err = newTarget(l.URL, l.Token, l.Batch > 1, l.Protocol); err != nil {
 		return result, err
 	}
+	r.at.dialed = l.Dial
 	r.Patience = cmp.Or(l.Patience, 10*time.Second)
 	prefix := "bench-" + strings.ToLower(rand.Text()[:8]) + "-"
 	for i := range l.Streams {
@@ -102,6 +109,11 @@ func Run(ctx context.Context, l Load) (result Result, err error) {
 	defer hangUp()
 	answers, giveUp := context.WithCancel(live)
 	defer giveUp()
+	if l.Protocol { // first, for a connection that is not used meanwhile would be closed
+		if err := r.create(answers); err != nil {
+			return result, err
+		}
+	}
 	conns := make([]*conn, l.Conns)
 	for i := range conns {
 		if conns[i], err = r.at.dial(answers); err != nil {
@@ -186,6 +198,7 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 	event := stampMark + strings.Repeat("0", stampLen) + `,"pad":"` + strings.Repeat("x", r.Size-MinSize) + "\"}\n"
 	events := bytes.Repeat([]byte(event), r.Batch)
 	var request []byte
+	numbers := map[int]int{} // by stream: of the next append as a producer
 	for n := i; n == i || sending.Err() == nil; n += r.Conns {
 		if r.Rate > 0 {
 			due := time.Duration(float64(n*r.Batch) / float64(r.Rate) * float64(time.Second))
@@ -199,11 +212,12 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 		sent := r.now()
 		r.stamp(events, sent)
 		stream := n % r.Streams
-		request = r.at.request(request[:0], r.names[stream], events)
-		first, alive, err := c.exchange(request)
+		request = r.at.request(request[:0], r.names[stream], events, i, numbers[stream])
+		first, alive, err := c.exchange(r.at, request, r.Batch)
 		if at := r.now(); err != nil {
 			r.fail(fmt.Errorf("append: %w", err))
 		} else {
+			numbers[stream]++
 			raise(&r.tails[stream], first+int64(r.Batch))
 			if sent >= r.Warmup {
 				r.appends.Add(at - sent)
@@ -219,6 +233,21 @@ func (r *run) append(sending, answers context.Context, i int, c *conn) {
 			}
 		}
 	}
+}
+
+// create makes the streams.
+func (r *run) create(ctx context.Context) error {
+	c, err := r.at.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, name := range r.names {
+		if err := r.at.create(c, name); err != nil {
+			return fmt.Errorf("create %q: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // stamp writes when they are sent into events.
@@ -313,7 +342,7 @@ func (r *run) clean(ctx context.Context) error {
 			c, errs[i] = r.at.dial(ctx)
 			for n := i; n < r.Streams && errs[i] == nil; n += len(errs) {
 				if _, errs[i] = c.Write(append(r.at.head(nil, "DELETE", r.names[n]), "\r\n"...)); errs[i] == nil {
-					_, errs[i] = answer(c.r, 204, nil)
+					_, _, errs[i] = answer(c.r, 204, nil)
 				}
 			}
 		})

@@ -26,15 +26,21 @@ type target struct {
 	address, host, path string
 	tls                 *tls.Config // nil is none
 	auth                string      // a header line, or nothing
-	batch               bool        // append by NDJSON
+	batch               bool        // append several events a request
+	protocol            bool        // append as the Durable Streams protocol has it
+	dialed              Dial        // nil goes to the address
 }
 
-func newTarget(server, token string, batch bool) (*target, error) {
+func newTarget(server, token string, batch, protocol bool) (*target, error) {
 	u, err := url.Parse(server)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{address: u.Host, host: u.Host, path: strings.TrimSuffix(u.EscapedPath(), "/") + "/streams/", batch: batch}
+	if u.Scheme == "unix" {
+		u = &url.URL{Host: "localhost"}
+	}
+	t := &target{address: u.Host, host: u.Host, batch: batch, protocol: protocol}
+	t.path = strings.TrimSuffix(u.EscapedPath(), "/") + "/streams/"
 	port := "80"
 	if u.Scheme == "https" {
 		port, t.tls = "443", &tls.Config{ServerName: u.Hostname()}
@@ -50,13 +56,49 @@ func newTarget(server, token string, batch bool) (*target, error) {
 
 // head appends the first lines of a request for the stream, or for what follows its name.
 func (t *target) head(b []byte, method, stream string) []byte {
-	b = append(append(append(b, method...), ' '), t.path...)
+	return t.headAt(b, method, t.path, stream)
+}
+
+func (t *target) headAt(b []byte, method, path, stream string) []byte {
+	b = append(append(append(b, method...), ' '), path...)
 	b = append(append(b, stream...), " HTTP/1.1\r\nHost: "...)
 	return append(append(append(b, t.host...), "\r\n"...), t.auth...)
 }
 
-// request appends to b the bytes that append events, JSON values of one line each, to a stream.
-func (t *target) request(b []byte, stream string, events []byte) []byte {
+// protocolPath is where the protocol has the native path: an application/json stream there is the one here.
+func (t *target) protocolPath() string {
+	return strings.TrimSuffix(t.path, "/streams/") + "/v1/stream/"
+}
+
+// create makes the stream as the protocol has it.
+func (t *target) create(c *conn, stream string) error {
+	head := t.headAt(nil, "PUT", t.protocolPath(), stream)
+	if _, err := c.Write(append(head, "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n"...)); err != nil {
+		return err
+	}
+	_, _, err := answer(c.r, 201, nil)
+	return err
+}
+
+// request appends to b the bytes that append events, JSON values of one line each, to a stream. The protocol's have a
+// producer with a number of its own for each.
+func (t *target) request(b []byte, stream string, events []byte, producer, number int) []byte {
+	if t.protocol {
+		b = t.headAt(b, "POST", t.protocolPath(), stream)
+		b = append(b, "Content-Type: application/json\r\nProducer-Epoch: 0\r\nProducer-Id: bench-"...)
+		b = append(strconv.AppendInt(b, int64(producer), 10), "\r\nProducer-Seq: "...)
+		b = append(strconv.AppendInt(b, int64(number), 10), "\r\nContent-Length: "...)
+		b = append(strconv.AppendInt(b, int64(len(events)+1), 10), "\r\n\r\n["...)
+		at := len(b)
+		b = append(b, events...)
+		for i := at; i < len(b); i++ {
+			if b[i] == '\n' {
+				b[i] = ','
+			}
+		}
+		b[len(b)-1] = ']'
+		return b
+	}
 	b = t.head(b, "POST", stream)
 	if t.batch {
 		b = append(b, "Content-Type: application/x-ndjson\r\nContent-Length: "...)
@@ -70,11 +112,16 @@ func (t *target) request(b []byte, stream string, events []byte) []byte {
 	return append(append(append(b, open...), value...), end...)
 }
 
-// appended reads the answer to an append and nothing behind it. It returns the offset that the first event got.
-func appended(r *bufio.Reader) (first int64, err error) {
+// appended reads the answer to an append of so many events and nothing behind it. It returns the offset that the first
+// of them got.
+func (t *target) appended(r *bufio.Reader, events int) (first int64, err error) {
+	if t.protocol {
+		_, next, err := answer(r, 200, nil)
+		return next - int64(events), err
+	}
 	const mark = `"offset":"`
 	var start [64]byte
-	n, err := answer(r, 201, start[:])
+	n, _, err := answer(r, 201, start[:])
 	if err != nil {
 		return 0, err
 	}
@@ -85,11 +132,12 @@ func appended(r *bufio.Reader) (first int64, err error) {
 	return number(start[at+len(mark) : n]), nil
 }
 
-// answer reads an answer of the status. It keeps as much of the body as fits into start, and tells how much that is.
-func answer(r *bufio.Reader, want int, start []byte) (n int, err error) {
-	status, length, err := head(r)
+// answer reads an answer of the status. It keeps as much of the body as fits into start, and tells how much that is,
+// and the stream's tail where the head has it.
+func answer(r *bufio.Reader, want int, start []byte) (n int, next int64, err error) {
+	status, length, next, err := head(r)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if status != want && len(start) < 512 {
 		start = make([]byte, 512)
@@ -113,35 +161,39 @@ func answer(r *bufio.Reader, want int, start []byte) (n int, err error) {
 	if err == nil && status != want {
 		err = &refusedError{fmt.Sprintf("status %d: %s", status, bytes.TrimSpace(start[:n]))}
 	}
-	return n, err
+	return n, next, err
 }
 
 // head reads an answer's head. Length is -1 for a body in chunks.
-func head(r *bufio.Reader) (status, length int, err error) {
+func head(r *bufio.Reader) (status, length int, next int64, err error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." {
-		return 0, 0, fmt.Errorf("no HTTP answer: %q", line)
+		return 0, 0, 0, fmt.Errorf("no HTTP answer: %q", line)
 	}
 	status = int(number(line[9:12]))
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		name, value, found := bytes.Cut(line, []byte(":"))
 		switch {
 		case !found:
-			return status, length, nil
+			return status, length, next, nil
 		case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
 			length = int(number(bytes.TrimSpace(value)))
 		case len(name) == len("Transfer-Encoding") && bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			length = -1
+		case len(name) == len(nextOffset) && bytes.EqualFold(name, []byte(nextOffset)):
+			next = number(bytes.TrimSpace(value))
 		}
 	}
 }
+
+const nextOffset = "Stream-Next-Offset"
 
 // number reads the digits that b begins with.
 func number(b []byte) (n int64) {
@@ -161,11 +213,15 @@ type conn struct {
 }
 
 func (t *target) dial(ctx context.Context) (*conn, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
+	dial := t.dialed
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", t.address) }
+	}
+	c, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if t.tls != nil {
+	if t.tls != nil && t.dialed == nil {
 		c = tls.Client(c, t.tls)
 	}
 	context.AfterFunc(ctx, func() { c.Close() })
@@ -173,11 +229,11 @@ func (t *target) dial(ctx context.Context) (*conn, error) {
 }
 
 // exchange sends a request and reads its answer. Alive tells whether the connection can be used on.
-func (c *conn) exchange(request []byte) (first int64, alive bool, err error) {
+func (c *conn) exchange(t *target, request []byte, events int) (first int64, alive bool, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, false, err
 	}
-	first, err = appended(c.r)
+	first, err = t.appended(c.r, events)
 	_, refused := errors.AsType[*refusedError](err)
 	return first, err == nil || refused, err
 }

@@ -69,7 +69,7 @@ func (t *target) subscribe(ctx context.Context, stream string, buffer int) (*sub
 	request := append(t.head(nil, "GET", stream+"?offset=-1"), "Accept: text/event-stream\r\n\r\n"...)
 	status, length := 0, 0
 	if _, err = c.Write(request); err == nil {
-		status, length, err = head(c.r)
+		status, length, _, err = head(c.r)
 	}
 	if err == nil && status != 200 {
 		err = fmt.Errorf("status %d", status)
@@ -118,7 +118,7 @@ func (s *subscription) read(tail int64) error {
 func Catchup(ctx context.Context, server, stream string, n int64) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t, err := newTarget(server, "", false)
+	t, err := newTarget(server, "", false, false)
 	if err != nil {
 		return 0, err
 	}

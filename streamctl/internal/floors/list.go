@@ -31,13 +31,12 @@ const (
 type list struct {
 	table
 	ctx      context.Context
-	bin, dir string        // the programs, the data
-	sync     bench.Summary // the sync floor
-	writing  float64       // bytes a second, of the disk
+	bin, dir string  // the programs, the data
+	writing  float64 // bytes a second, of the disk
 }
 
-// measure goes through the list.
-func measure(ctx context.Context, bin string) error {
+// measure goes through the list, or those parts of it that are named.
+func measure(ctx context.Context, bin string, only ...string) error {
 	os.Unsetenv("DURABLE_STREAMS_URL") // streamctl shall start a server
 	dir, err := os.MkdirTemp(bin, "data-")
 	if err != nil {
@@ -46,9 +45,19 @@ func measure(ctx context.Context, bin string) error {
 	defer os.RemoveAll(dir)
 	l := &list{ctx: ctx, bin: bin, dir: dir}
 	l.head()
-	for _, part := range []func(){l.disk, l.appends, l.hot, l.batches, l.live, l.reading, l.starting, l.memory,
-		l.commands} {
-		if err := cmp.Or(attempt(part), ctx.Err()); err != nil {
+	for _, part := range []struct {
+		name string
+		do   func()
+	}{
+		{"disk", l.disk}, {"creating", l.creating}, {"appends", l.appends}, {"hot", l.hot},
+		{"protocol", l.protocol}, {"keeping", l.keeping}, {"batches", l.batches}, {"live", l.live}, {"reading", l.reading},
+		{"starting", l.starting}, {"memory", l.memory}, {"listing", l.listing}, {"pressure", l.pressure},
+		{"commands", l.commands}, {"objects", l.objects},
+	} {
+		if len(only) > 0 && !slices.Contains(only, part.name) {
+			continue
+		}
+		if err := cmp.Or(attempt(part.do), ctx.Err()); err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
 	}
@@ -115,10 +124,11 @@ func median(v []float64) float64 {
 }
 
 func (l *list) disk() {
-	l.sync, l.writing = must(appendAndSync(l.dir, size, span)), must(sequentialWrite(l.dir))
+	sync, writing := must(appendAndSync(l.dir, size, span)), must(sequentialWrite(l.dir))
+	l.writing = writing
 	l.section("The disk")
-	l.add("append 200 bytes and fdatasync, p50", "ms", ms(l.sync.P50), 0, aim{})
-	l.add("append 200 bytes and fdatasync, p99", "ms", ms(l.sync.P99), 0, aim{})
+	l.add("append 200 bytes and fdatasync, p50", "ms", ms(sync.P50), 0, aim{})
+	l.add("append 200 bytes and fdatasync, p99", "ms", ms(sync.P99), 0, aim{})
 	l.add("sequential write", "MB/s", l.writing/1e6, 0, aim{})
 }
 
@@ -130,16 +140,18 @@ func (l *list) appends() {
 	l.section("Durable appends, one event of %d bytes a request; floor: bare net/http", size)
 	for _, conns := range []int{1, 16, 64} {
 		for _, streams := range []int{1, 64} {
-			m := l.compare(bench.Load{Conns: conns, Streams: streams, Size: size, Duration: span}, byRate, streamd, bare, memory)
+			load := bench.Load{Conns: conns, Streams: streams, Size: size, Duration: span}
+			m := l.compare(load, byRate, streamd, bare, memory)
 			var rate, p99, cpu aim
 			if conns == 64 {
-				rate, p99, cpu = atLeast(map[int]float64{1: 0.8, 64: 0.7}[streams]), atMost(2), atMost(2)
+				rate, p99, cpu = atLeast(map[int]float64{1: 0.8, 64: 0.75}[streams]), atMost(2), atMost(2)
 			}
 			label := fmt.Sprintf("conns %d, streams %d: ", conns, streams)
 			l.add(label+"events a second", "/s", m[0].AppendRate, m[1].AppendRate, rate)
 			l.add(label+"p50", "ms", ms(m[0].Append.P50), ms(m[1].Append.P50), aim{})
 			if conns == 1 {
-				l.add(label+"p50, floor: sync", "ms", ms(m[0].Append.P50), ms(l.sync.P50), atMost(1.6))
+				sync := must(appendAndSync(l.dir, size, span)) // again, for others may use the disk
+				l.add(label+"p50, floor: sync", "ms", ms(m[0].Append.P50), ms(sync.P50), atMost(1.3))
 			}
 			l.add(label+"p99", "ms", ms(m[0].Append.P99), ms(m[1].Append.P99), p99)
 			l.add(label+"server CPU an event", "µs", m[0].cpu, m[1].cpu, cpu)
@@ -149,20 +161,149 @@ func (l *list) appends() {
 	}
 }
 
-// hot appends to more streams in turn than anybody reads at once.
+// creating measures what new streams cost. It comes before anything is deleted: for five minutes an ext4 without a
+// journal, as some virtual machines have, looks at each inode that a deletion has left, and passes it over, whenever a
+// file is made near them (recently_deleted in fs/ext4/ialloc.c), and a fourth of the rate is left.
+func (l *list) creating() {
+	const streams, conns = 10_000, 16
+	streamd := l.streamd("creating")
+	l.section("Streams that are new with each event, 16 connections; floor: 16 streams that exist")
+	var made, existing, gone []float64
+	for range rounds {
+		existing = append(existing, l.put(streamd, bench.Load{Conns: conns, Streams: conns, Size: size, Duration: span,
+			Keep: true}).AppendRate)
+		made = append(made, l.put(streamd, bench.Load{Conns: conns, Streams: streams, Events: streams, Size: size,
+			Keep: true}).AppendRate)
+	}
+	begin := time.Now()
+	streamd.stop()
+	ended := ms(time.Since(begin))
+	streamd = l.streamd("creating")
+	defer streamd.stop()
+	for range rounds {
+		load := bench.Load{Conns: conns, Streams: streams / 4, Events: streams / 4, Size: size}
+		var settled time.Time
+		load.Settled = func() { settled = time.Now() }
+		l.put(streamd, load)
+		gone = append(gone, streams/4/time.Since(settled).Seconds())
+	}
+	l.add("10,000 streams: new ones a second", "/s", median(made), median(existing), atLeast(0.5))
+	l.add("2,500 streams: deleted a second", "/s", median(gone), median(existing), aim{})
+	l.add("the end of a server that made 30,000", "ms", ended, 0, aim{})
+}
+
+// hot appends to many streams beside few, and to more in turn than anybody reads at once.
 func (l *list) hot() {
 	streamd := l.streamd("hot")
 	defer streamd.stop()
-	l.section("Durable appends to many streams in turn, 32 connections; floor: 64 streams")
-	many := bench.Load{Conns: 32, Streams: 10_000, Size: size, Warmup: 5 * span, Duration: span, Keep: true}
-	few := bench.Load{Conns: 32, Streams: 64, Size: size, Warmup: span / 2, Duration: span, Keep: true}
-	var rates [2][]float64
-	for range rounds {
-		for i, load := range []bench.Load{few, many} {
-			rates[i] = append(rates[i], l.put(streamd, load).AppendRate)
+	l.section("Durable appends to many streams beside few")
+	for _, pair := range []struct {
+		conns, few, many int
+		warmup           time.Duration // in which the many are made
+		rate, cpu        aim
+	}{
+		{64, 1, 64, 0, atLeast(0.9), atMost(1.15)},
+		{32, 64, 2_000, span, atLeast(0.8), aim{}},
+		{32, 64, 10_000, 5 * span, atLeast(0.6), aim{}},
+	} {
+		many := bench.Load{Conns: pair.conns, Streams: pair.many, Size: size, Warmup: pair.warmup, Duration: span,
+			Keep: true}
+		few := many
+		few.Streams, few.Warmup = pair.few, min(pair.warmup, span/2)
+		var rates, cpus [2][]float64
+		for range rounds {
+			for i, load := range []bench.Load{few, many} {
+				m := l.put(streamd, load)
+				rates[i], cpus[i] = append(rates[i], m.AppendRate), append(cpus[i], m.cpu)
+			}
+		}
+		label := fmt.Sprintf("conns %d, %d streams; floor: %d: ", pair.conns, pair.many, pair.few)
+		l.add(label+"events a second", "/s", median(rates[1]), median(rates[0]), pair.rate)
+		if pair.cpu != (aim{}) {
+			l.add(label+"server CPU an event", "µs", median(cpus[1]), median(cpus[0]), pair.cpu)
 		}
 	}
-	l.add("streams 10,000: events a second", "/s", median(rates[1]), median(rates[0]), atLeast(0.6))
+	for _, streams := range []int{1, 16, 64} {
+		l.add(fmt.Sprintf("conns 64, streams %d: events a sync; floor: connections", streams), "", l.gathered(64, streams),
+			64, map[int]aim{64: atLeast(55. / 64)}[streams])
+	}
+}
+
+// protocol appends as producers of the Durable Streams protocol do, beside native appends to a stream of its own.
+func (l *list) protocol() {
+	streamd := l.streamd("protocol")
+	defer streamd.stop()
+	l.section("Durable appends of the Durable Streams protocol, each connection a producer; floor: the native route")
+	for _, load := range []bench.Load{{Conns: 1, Streams: 1}, {Conns: 64, Streams: 1}, {Conns: 64, Streams: 64}} {
+		load.Size, load.Duration = size, span
+		var rates, p99s, cpus [2][]float64
+		for range rounds {
+			for i := range 2 {
+				load.Protocol = i == 1
+				m := l.put(streamd, load)
+				rates[i], cpus[i] = append(rates[i], m.AppendRate), append(cpus[i], m.cpu)
+				p99s[i] = append(p99s[i], ms(m.Append.P99))
+			}
+		}
+		var rate aim
+		if load.Conns == 64 && load.Streams == 1 {
+			rate = atLeast(0.8)
+		}
+		label := fmt.Sprintf("conns %d, streams %d: ", load.Conns, load.Streams)
+		l.add(label+"events a second", "/s", median(rates[1]), median(rates[0]), rate)
+		l.add(label+"p99", "ms", median(p99s[1]), median(p99s[0]), aim{})
+		l.add(label+"server CPU an event", "µs", median(cpus[1]), median(cpus[0]), aim{})
+	}
+}
+
+// gathered returns how many events a sync of the journal is for.
+func (l *list) gathered(conns, streams int) float64 {
+	folder := fmt.Sprintf("gathered-%d", streams)
+	streamd := l.streamd(folder)
+	defer streamd.stop()
+	l.put(streamd, bench.Load{Conns: conns, Streams: streams, Size: size, Duration: span / 2, Keep: true})
+	// So little fits into the first journal, which a clean end would remove.
+	journal := must(os.ReadFile(filepath.Join(l.dir, folder, "journal", "0000000000000001.journal")))
+	events, frames := bytes.Count(journal, []byte(`{"offset":"`)), bytes.Count(journal, []byte(`{"generation":"`))
+	return float64(events) / float64(max(frames-1, 1)) // less the one that begins it
+}
+
+// keeping measures what it costs to keep 4 MB of a stream that is fed as fast as can be.
+func (l *list) keeping() {
+	const bound = 4_000_000
+	all, kept := l.streamd("all"), l.streamd("kept", fmt.Sprintf("--retain=*=%dB", bound))
+	defer all.stop()
+	defer kept.stop()
+	l.section("Durable appends, 64 connections, 1 stream of which 4 MB are kept; floor: all of it")
+	largest, measured := make(chan int64), make(chan struct{})
+	go func() {
+		most := int64(0)
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			select {
+			case <-tick.C:
+				most = max(most, filesIn(filepath.Join(l.dir, "kept", "streams")))
+			case <-measured:
+				largest <- most
+				return
+			}
+		}
+	}()
+	m := l.compare(bench.Load{Conns: 64, Streams: 1, Size: size, Duration: 2 * span}, byRate, kept, all)
+	close(measured)
+	l.add("events a second", "/s", m[0].AppendRate, m[1].AppendRate, aim{})
+	l.add("p99", "ms", ms(m[0].Append.P99), ms(m[1].Append.P99), atMost(2))
+	l.add("most that it took on the disk; floor: 4 MB", "MB", float64(<-largest)/1e6, bound/1e6, atMost(6))
+}
+
+// filesIn is how large the files in a folder are; those that go meanwhile are none.
+func filesIn(dir string) (size int64) {
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
 }
 
 func (l *list) batches() {
@@ -340,8 +481,12 @@ func (l *list) memory() {
 	l.section("Memory, growth of RSS after a forced collection; floor: bare writer")
 	dir := filepath.Join(l.dir, "memory")
 	defer os.RemoveAll(dir)
-	grown := l.growth(bench.Load{Conns: 4, Streams: streams, Events: streams, Size: size, Keep: true}, "host", dir)
+	used := bench.Load{Conns: 4, Streams: streams, Events: streams, Size: size, Keep: true}
+	grown := l.growth(used, "host", dir)
 	l.add("per stream that was used once, of 10,000", "KiB", grown/streams, 0, atMost(1))
+	used.Protocol = true
+	spoken := l.growth(used, "host", dir)
+	l.add("the same by the Durable Streams protocol; floor: natively", "KiB", spoken/streams, grown/streams, aim{})
 	for _, n := range []int{1_000, 10_000} {
 		what := fmt.Sprintf("per SSE subscriber, of %d, nothing lost", n)
 		var limit syscall.Rlimit

@@ -3,7 +3,7 @@
 // Floors compares streamd with what the machine allows, and prints one table: each figure, the floor that was measured
 // beside it by the same client, their ratio, and what is aimed at. It is run by scripts/bench as
 //
-//	floors BIN
+//	floors BIN [PART ...]
 //
 // where BIN is a folder with streamd, streamctl, hello and floors itself. Data goes to a temporary folder beside
 // them, which must be on a disk for the syncs to mean anything. All servers listen on loopback. The clients run on
@@ -12,6 +12,9 @@
 // The floors: "sync" is one thread that appends to a growing file and calls fdatasync. "bare" is net/http answering
 // the same bytes to the same requests, storing nothing, and for subscribers a goroutine each that a closed channel
 // wakes and that writes the same frames. "copy" is a file of the same events sent through net/http in user space.
+//
+// A part is one of its sections: disk, creating, appends, hot, keeping, batches, live, reading, starting, memory,
+// listing, pressure, commands, and objects, which is left out unless VERSITYGW names one.
 //
 // Beside it stands streamd with --storage memory, which shows what of the distance to bare is the disk's.
 package main
@@ -41,8 +44,8 @@ func run(ctx context.Context, args []string) error {
 		return serve(ctx, (&bare{streams: map[string]*bareStream{}}).handler())
 	case len(args) == 2 && args[0] == "host":
 		return host(ctx, args[1])
-	case len(args) == 1:
-		return measure(ctx, args[0])
+	case len(args) >= 1:
+		return measure(ctx, args[0], args[1:]...)
 	}
-	return errors.New("usage: floors BIN; see scripts/bench")
+	return errors.New("usage: floors BIN [PART ...]; see scripts/bench")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/iterate/durable-streams/streamlib/disk"
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
+	"github.com/iterate/durable-streams/streamlib/streamhttp/protocol"
 )
 
 // bare answers what streamd would, with net/http as it is, and stores nothing: the floor of appends and of live
@@ -102,7 +103,7 @@ func (b *bare) follow(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-cache")
-	io.WriteString(w, "retry: 1000\nevent: position\nid: -1\ndata: {\"tail\":\"0000000000000000\"}\n\n")
+	io.WriteString(w, "retry: 1000\nevent: position\nid: -1\ndata: {\"tail\":\"0000000000000000\"}\n\n: tail 0000000000000000\n")
 	for flusher := http.NewResponseController(w); flusher.Flush() == nil; {
 		select {
 		case <-l.ready:
@@ -160,7 +161,8 @@ func host(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	routes := streamhttp.NewHandler(streamlib.NewManager(store, streamlib.Plain, streamlib.Options{}), streamhttp.Config{})
+	m := streamlib.NewManager(store, streamlib.Plain, streamlib.Options{})
+	routes := streamhttp.NewHandler(m, streamhttp.Config{Protocol: protocol.NewHandler(m, protocol.Config{}).Serve})
 	mux := http.NewServeMux()
 	mux.Handle("/", routes)
 	mux.HandleFunc("GET /rss", rss)
