@@ -20,7 +20,8 @@ var longName = strings.Repeat("L", 230) // its file's name is a hash
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "the one history that the crash tests replay, telling what it does")
-	crashFlag = flag.Duration("crash", 0, "how long the crash tests go on together, from a random seed")
+	crashFlag = flag.Duration("crash", 0, "how long the crash tests go on together")
+	firstFlag = flag.Uint64("first", 0, "the seed from which they go on; 0 takes a random one")
 )
 
 // TestCrash runs random histories over a file system that crashes, and asks after each crash whether what is there is
@@ -48,7 +49,10 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 		count /= 10
 	}
 	if *crashFlag > 0 {
-		first, end = rand.Uint64N(1<<62)+1, time.Now().Add(*crashFlag/3) // there are three such tests
+		first, end = *firstFlag, time.Now().Add(*crashFlag/3) // there are three such tests
+		if first == 0 {
+			first = rand.Uint64N(1<<62) + 1
+		}
 	}
 	n := uint64(0)
 	for ; n < count && end.IsZero() || time.Now().Before(end); n++ {

@@ -25,7 +25,8 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "the one history that TestHistories replays, telling what happens")
-	crashFlag = flag.Duration("crash", 0, "how long TestHistories goes on, from a random seed")
+	crashFlag = flag.Duration("crash", 0, "how long TestHistories goes on")
+	firstFlag = flag.Uint64("first", 0, "the seed from which it goes on; 0 takes a random one")
 )
 
 // TestHistories runs random histories of several gateways on one store, of which each may crash or sleep at any
@@ -42,7 +43,10 @@ func TestHistories(t *testing.T) {
 		count /= 20
 	}
 	if *crashFlag > 0 {
-		first, end = rand.Uint64N(1<<62)+1, time.Now().Add(*crashFlag)
+		first, end = *firstFlag, time.Now().Add(*crashFlag)
+		if first == 0 {
+			first = rand.Uint64N(1<<62) + 1
+		}
 	}
 	total := map[string]int{}
 	n := uint64(0)
