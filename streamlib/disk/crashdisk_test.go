@@ -13,6 +13,7 @@ type inode struct {
 	disk   content // what a power cut leaves of it at least
 	since  []change
 	synced int64 // size at the last sync
+	errors int   // of syncs that lost something
 
 	folder  bool
 	entries map[string]*inode
@@ -246,6 +247,9 @@ func (n *inode) lose(rng *rand.Rand, reached effect) {
 		}
 	}
 	n.moves = nil
+	if len(n.since) > 0 {
+		n.errors++
+	}
 	for _, ch := range n.since {
 		n.disk.land(rng, ch, int(reached))
 	}

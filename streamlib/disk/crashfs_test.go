@@ -257,7 +257,7 @@ func (c *crashFS) open(path string, flag int) (file, error) {
 		return nil, pathError(kind, path, err)
 	}
 	c.handles++
-	return &crashFile{c: c, n: n, epoch: c.epoch, path: path, writable: flag&os.O_RDWR != 0}, nil
+	return &crashFile{c: c, n: n, epoch: c.epoch, path: path, writable: flag&os.O_RDWR != 0, told: n.errors}, nil
 }
 
 func (c *crashFS) mkdir(path string) error {
@@ -406,6 +406,7 @@ type crashFile struct {
 	path     string
 	writable bool
 	closed   bool
+	told     int // of the inode's errors, how many it knows
 }
 
 func (f *crashFile) enter(kind string) (effect, error) {
@@ -478,11 +479,16 @@ func (f *crashFile) truncate(size int64) error {
 	return err
 }
 
-// sync that fails leaves the pages clean, as Linux does: what did not reach the disk is not written by the next one.
+// sync that fails leaves the pages clean, as Linux does: what did not reach the disk is not written by the next one. What
+// another sync lost is told once to each file that was open then (errseq_t, since Linux 4.13).
 func (f *crashFile) sync() error {
 	e, err := f.enter("sync")
 	defer f.c.mu.Unlock()
+	defer func() { f.told = f.n.errors }()
 	switch {
+	case err == nil && f.told < f.n.errors:
+		f.n.lose(f.c.rng, partly)
+		return pathError("sync", f.path, syscall.EIO)
 	case e == wholly:
 		f.n.settle()
 	case err != nil && !errors.Is(err, errDown):

@@ -214,6 +214,25 @@ func (j *journal) plan(plan map[string]*replayed, lines []byte, at int64) error 
 	return nil
 }
 
+// beginning returns where among the life's lines the stream's file begins, which has one of them at begin: 0, or further
+// on where those before it were dropped.
+func (r *life) beginning(begin int64, line []byte) (at int64, ok bool) {
+	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
+		at := s.pos - begin
+		there, err := s.next()
+		if err != nil {
+			return 0, false
+		} else if !bytes.Equal(there, line) {
+			continue
+		}
+		end := []byte{'\n'}
+		if at > 0 {
+			_, err = r.pieces.ReadAt(end, at-1)
+		}
+		return at, at >= 0 && err == nil && end[0] == '\n'
+	}
+}
+
 // align drops the lines that the stream's file does not begin with, as its first whole line tells. Without one they can
 // all stand there.
 func (r *life) align(l *log) error {
@@ -221,26 +240,20 @@ func (r *life) align(l *log) error {
 	if line == nil || err != nil {
 		return err
 	}
-	offsets := map[int64]streamlib.Offset{}
-	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
-		at := s.pos
-		there, err := s.next()
-		if err != nil {
-			return nil // whose that line is will be found out
-		}
-		e, err := parseLine(there, l.quoted)
-		if err != nil {
-			return l.damaged(0, fmt.Errorf("what the journal has for it: %w", err))
-		}
-		offsets[at] = e.Offset
-		if !bytes.Equal(there, line) {
-			continue
-		}
-		if first, ok := offsets[at-begin]; ok {
-			r.pieces, r.first = r.pieces.without(at-begin), first
-		}
-		return nil
+	at, ok := r.beginning(begin, line)
+	if !ok {
+		return nil // whose that line is will be found out
 	}
+	first, err := (&scanner{f: r.pieces, pos: at, size: r.pieces.size(), chunk: 4 << 10}).next()
+	if err != nil {
+		return err
+	}
+	e, err := parseLine(first, l.quoted)
+	if err != nil {
+		return l.damaged(0, fmt.Errorf("what the journal has for it: %w", err))
+	}
+	r.pieces, r.first = r.pieces.without(at), e.Offset
+	return nil
 }
 
 // skip drops the lines of the events before o, of which the stream's file does not have any more.

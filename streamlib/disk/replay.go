@@ -18,11 +18,14 @@ import (
 // was started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
 	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
-	// showed as deleted, the mark of one.
+	// showed as deleted, the mark of one. Nor may the count of deletions go back that a killed process wrote.
 	for _, dir := range [...]string{journalDir, streamsDir, damagedDir, stateDir} {
 		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	if err := s.syncDeletions(); err != nil {
+		return err
 	}
 	deletions, err := s.readDeletions()
 	if s.counted = deletions; isCorrupt(err) {
@@ -263,7 +266,8 @@ func (r *replayed) whose(l *log) (owner, error) {
 		if begin == 0 && life.sum == lineSum(line) || life.sum == "" && life.deleted {
 			return true
 		}
-		return life.has(begin, line, l)
+		_, ours := life.beginning(begin, line)
+		return ours
 	}
 	switch {
 	case is(r.life):
@@ -272,27 +276,6 @@ func (r *replayed) whose(l *log) (owner, error) {
 		return former, nil
 	}
 	return stranger, nil
-}
-
-// has tells whether the journals have the line of the life's file that begins there, or, where what was before it was
-// dropped, further on.
-func (r *life) has(begin int64, line []byte, l *log) bool {
-	b := make([]byte, len(line))
-	if _, err := r.pieces.ReadAt(b, begin); r.first == 0 && err == nil && bytes.Equal(b, line) {
-		return true
-	}
-	e, err := parseLine(line, l.quoted)
-	if err != nil || begin > 0 || e.Offset < r.first || e.Offset == 0 {
-		return false
-	}
-	for s := (scanner{f: r.pieces, size: r.pieces.size(), chunk: 64 << 10}); ; {
-		there, err := s.next()
-		if err != nil {
-			return false
-		} else if bytes.Equal(there, line) {
-			return true
-		}
-	}
 }
 
 // removeAgain removes the stream's file, and what was known of its damage.

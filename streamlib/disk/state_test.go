@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -154,6 +155,33 @@ func TestDeletionsCount(t *testing.T) {
 }
 
 // TestLivesFromElsewhere: the next life is behind all that came with a state, also after a crash that only the journal
+// TestCountBehindAKill ends a process between the writing of the count and its sync: the start after that lets no
+// journal go which alone has it for good.
+func TestCountBehindAKill(t *testing.T) {
+	for seed := range uint64(20) { // what a power cut keeps is left to chance
+		is := is.New(t)
+		h := opened(t, Options{JournalSize: 1})
+		h.fs.rng = rand.New(rand.NewPCG(seed, 2))
+		a := h.streams[0]
+		is.NoErr(h.append(a, h.sends(1), nil))
+		is.NoErr(h.remove(a))
+		h.watch = func(o op) outcome { return outcome{crash: o.kind == "sync" && o.path == deletionsFile} }
+		h.store.checkpoint()
+		h.watch = nil
+		h.fs.restart(kill)
+		is.Equal(deletionsOf(h.fs), int64(1))
+		is.NoErr(h.reopen(kill))
+		is.NoErr(h.reopen(power))
+		is.Equal(h.store.deletions.Load(), int64(1))
+	}
+}
+
+// deletionsOf is the count that a process would read.
+func deletionsOf(fs *crashFS) int64 {
+	n, _ := (&Store{fs: fs}).readDeletions()
+	return n
+}
+
 // survived.
 func TestLivesFromElsewhere(t *testing.T) {
 	for name, events := range map[string][]streamlib.Event{"beside event 0": {eventOf("s", 0, raw("1")[0])}, "alone": nil} {
