@@ -64,7 +64,12 @@ func (s *Store) prepareFolder() error {
 	case err != nil:
 		return err
 	}
-	return errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir)) // a copy may lack folders that were empty
+	// A copy may lack folders that were empty, and a power cut have taken one, but not the format that was written then.
+	err = errors.Join(s.fs.mkdir(streamsDir), s.fs.mkdir(journalDir))
+	if s.version.Load() > 1 {
+		err = errors.Join(err, s.fs.mkdir(stateDir))
+	}
+	return err
 }
 
 // checkFormat fails where the folder is of a version that this one does not know: it is left untouched then.

@@ -18,8 +18,9 @@ import (
 // was started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
 	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
-	// showed as deleted, the mark of one. Nor may the count of deletions go back that a killed process wrote.
-	for _, dir := range [...]string{journalDir, streamsDir, damagedDir, stateDir} {
+	// showed as deleted, the mark of one. Nor may the count of deletions go back that a killed process wrote, or a
+	// folder be gone again in which there is something.
+	for _, dir := range [...]string{".", journalDir, streamsDir, damagedDir, stateDir} {
 		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

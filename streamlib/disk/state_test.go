@@ -176,6 +176,34 @@ func TestCountBehindAKill(t *testing.T) {
 	}
 }
 
+// TestStateFolderLost: a power cut kept the format that came with the first state, and not the folder for it.
+func TestStateFolderLost(t *testing.T) {
+	for seed := range uint64(20) {
+		is := is.New(t)
+		s, fs, err := files{formatFile: []byte(format2)}.open(Options{JournalSize: 1})
+		is.NoErr(err)
+		stream := func() streamlib.Stream {
+			return streamlib.NewManager(s, streamlib.Plain, streamlib.Options{}).Stream("s")
+		}
+		_, err = stream().Append(t.Context(), streamlib.Batch{Data: raw("1"), Close: true})
+		is.NoErr(err)
+		fs.before = func(o op) outcome { return outcome{crash: o.kind == "remove" && o.path == journalPath(1)} }
+		s.checkpoint()
+		fs.before = nil
+		fs.rng = rand.New(rand.NewPCG(seed, 1))
+		fs.restart(kill)
+		s, err = openStore(fs, Options{JournalSize: 1}) // which removes the journal
+		is.NoErr(err)
+		is.Equal(len(fs.contents(journalPath(1))), 0)
+		fs.restart(power)
+		s, err = openStore(fs, Options{})
+		is.NoErr(err)
+		info, err := stream().Stat(t.Context())
+		is.NoErr(err)
+		is.True(info.Closed)
+	}
+}
+
 // deletionsOf is the count that a process would read.
 func deletionsOf(fs *crashFS) int64 {
 	n, _ := (&Store{fs: fs}).readDeletions()
