@@ -146,7 +146,7 @@
 //	mkdir(streams), mkdir(journal), fsync(streams), fsync(DIR)
 //	openat(format.new), pwrite, fdatasync, rename(format.new, format), fsync(DIR)
 //	                                    where there is a format, there is all
-//	fsync(DIR, its folders), fdatasync(deletions)
+//	fsync(DIR, its folders), pwrite(deletions), fdatasync
 //	                                    what a former process changed and did not sync; then the journals are replayed
 //
 // The first append after that, and the first when a journal is full:

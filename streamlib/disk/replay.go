@@ -18,21 +18,19 @@ import (
 // was started again since, any stream may be damaged, and is repaired.
 func (s *Store) recover(repair bool) error {
 	// What a former start had removed must not come back: a journal beside what this one does, a stream that it
-	// showed as deleted, the mark of one. Nor may the count of deletions go back that a killed process wrote, or a
-	// folder be gone again in which there is something.
+	// showed as deleted, the mark of one. Nor may a folder be gone again in which there is something.
 	for _, dir := range [...]string{".", journalDir, streamsDir, damagedDir, stateDir} {
-		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.fs.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !isReadOnly(err) {
 			return err
 		}
 	}
-	if err := s.syncDeletions(); err != nil {
-		return err
-	}
 	deletions, err := s.readDeletions()
-	if s.counted = deletions; isCorrupt(err) {
+	s.counted = -1 // what is read may be in the page cache alone, and a sync that failed have made it clean there
+	if isCorrupt(err) {
 		s.say(fmt.Sprintf("%v; the count of deletions goes on from the time", err))
-		s.counted = -1
 	} else if err != nil {
+		return err
+	} else if err := s.writeDeletions(deletions); err != nil && classify(err) == nil { // a checkpoint tries it again
 		return err
 	}
 	deletions = max(deletions, 0)

@@ -278,17 +278,6 @@ func (s *Store) readDeletions() (n int64, err error) {
 	return n, nil
 }
 
-// syncDeletions makes durable what the count's file has, where there is one that this process may write.
-func (s *Store) syncDeletions() error {
-	f, err := s.fs.open(deletionsFile, os.O_RDWR)
-	if errors.Is(err, fs.ErrNotExist) || isReadOnly(err) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	return errors.Join(f.sync(), f.close())
-}
-
 // writeDeletions makes the count durable in its place.
 func (s *Store) writeDeletions(n int64) error {
 	s.counting.Lock()
