@@ -30,8 +30,8 @@ func (s *Store) recover(repair bool) error {
 		s.say(fmt.Sprintf("%v; the count of deletions goes on from the time", err))
 	} else if err != nil {
 		return err
-	} else if err := s.writeDeletions(deletions); err != nil && classify(err) == nil { // a checkpoint tries it again
-		return err
+	} else if err := s.writeDeletions(deletions); err != nil && (classify(err) == nil || s.isBroken() != nil) {
+		return err // else a checkpoint tries it again
 	}
 	deletions = max(deletions, 0)
 	s.deletions.Store(deletions)
@@ -82,7 +82,7 @@ func (s *Store) recover(repair bool) error {
 	}
 	states := maps.Clone(s.states)
 	full := errors.Join(s.writeStates(slices.Collect(maps.Keys(states))), s.writeDeletions(deletions))
-	stays := classify(full) == streamlib.ErrFull && !repair
+	stays := classify(full) == streamlib.ErrFull && s.isBroken() == nil && !repair
 	if full != nil && !stays {
 		return full
 	}
