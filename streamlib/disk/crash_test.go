@@ -162,9 +162,7 @@ func (h *history) before(o op) outcome {
 		h.within(o)
 		h.nested = false
 	}
-	// Where a file could be removed and no journal says so, its state can be.
-	second := o.kind == "remove" && strings.HasPrefix(o.path, stateDir+"/") && h.store != nil && h.store.noJournals()
-	if h.faults > 0 && h.rng.IntN(h.faults) == 0 && !second {
+	if h.faults > 0 && h.rng.IntN(h.faults) == 0 {
 		errs := []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EMFILE, syscall.EROFS}
 		if h.store != nil && h.store.checkpointing { // a full disk would wait for this checkpoint, which waits for it
 			errs = []error{syscall.EIO, syscall.EMFILE, syscall.EROFS}

@@ -172,7 +172,8 @@
 // with nothing else in it: a file that is gone cannot be brought back. So where the first cannot be removed the frame
 // is taken back, and where a later one cannot, which no file by itself is a reason for, the outcome is open and the
 // store ends as after a failed sync. Where the disk has no room for a journal, and
-// there is none, it is unlink and fsync(streams) alone.
+// there is none, it is unlink and fsync(streams) alone, and before that, for a stream that has a state, rename of that
+// to state/.deleted and fsync(state): the next start then goes on.
 //
 // Checkpoint, in the background, one journal at a time and in order:
 //

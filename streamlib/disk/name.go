@@ -18,6 +18,7 @@ const (
 	probeFile  = streamsDir + "/.probe"
 
 	deletionsFile = "deletions"
+	deletedState  = stateDir + "/.deleted"   // of a stream that is deleted and no journal says so
 	newState      = stateDir + "/.new"       // that is to take the place of another
 	newTrimmed    = streamsDir + "/.trimmed" // what is kept of a stream
 

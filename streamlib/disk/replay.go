@@ -35,6 +35,9 @@ func (s *Store) recover(repair bool) error {
 	}
 	deletions = max(deletions, 0)
 	s.deletions.Store(deletions)
+	if err := s.finishDeletion(); err != nil && !isReadOnly(err) {
+		return err
+	}
 	if err := s.removeTrimmed(); err != nil && !isReadOnly(err) {
 		return err
 	}

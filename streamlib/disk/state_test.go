@@ -204,6 +204,38 @@ func TestStateFolderLost(t *testing.T) {
 	}
 }
 
+// TestDeletionWithStateOnFullDisk: no journal can be made, and so none says that the stream is deleted. Whatever ends
+// the process, there is all of the stream or nothing.
+func TestDeletionWithStateOnFullDisk(t *testing.T) {
+	for n, done := 1, false; !done; n++ {
+		for _, e := range []effect{without, wholly} {
+			for _, kind := range []crash{kill, power} {
+				is := is.New(t)
+				h := opened(t, Options{JournalSize: 1})
+				a := h.streams[0]
+				is.NoErr(h.append(a, h.sends(3), nil))
+				is.NoErr(h.noted(a))
+				for h.store.checkpoint() {
+				}
+				is.True(h.store.noJournals())
+				h.fs.limited, h.fs.room = true, 0
+				ops := 0
+				h.watch = func(op) outcome {
+					ops++
+					return outcome{crash: ops == n, effect: e}
+				}
+				err := h.remove(a)
+				h.watch = nil
+				h.fs.limited = false
+				if done = ops < n; done {
+					is.NoErr(err)
+				}
+				is.NoErr(h.reopen(kind))
+			}
+		}
+	}
+}
+
 // deletionsOf is the count that a process would read.
 func deletionsOf(fs *crashFS) int64 {
 	n, _ := (&Store{fs: fs}).readDeletions()
