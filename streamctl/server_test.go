@@ -4,6 +4,8 @@ package main
 
 import (
 	"bufio"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -271,6 +273,37 @@ func TestReadingMakesNoServer(t *testing.T) {
 	r := p.run("streamctl stream get -n x") // there is something: the server is started for it
 	is.Equal(texts(r.stdout), []string{"kept"})
 	is.True(strings.Contains(r.stderr, "started streamd"))
+}
+
+// TestCertificates: who signed the server's certificate is trusted by --cacert alone, and for the names that it has.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPlace(t)
+	s := httptest.NewTLSServer(nil) // for the sake of its certificate
+	s.Close()
+	pair := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	is.NoErr(err)
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		"key.pem": {Type: "PRIVATE KEY", Bytes: key}} {
+		is.NoErr(os.WriteFile(filepath.Join(p.dir, name), pem.EncodeToMemory(block), 0o600))
+	}
+	p.ok("streamctl server start --port 0 --tls-cert cert.pem --tls-key key.pem")
+	url := fmt.Sprintf("https://127.0.0.1:%d", p.port())
+	is.Equal(texts(p.ok("streamctl stream append -n x -m kept --server %s --cacert cert.pem", url)), []string{"kept"})
+	is.Equal(texts(p.ok("streamctl stream get -n x --server %s --cacert cert.pem", url)), []string{"kept"})
+	is.Equal(texts(p.ok("streamctl stream get -n x")), []string{"kept"}) // by the folder's own door
+	named := strings.Replace(url, "127.0.0.1", "localhost", 1)           // which the certificate does not have
+	for _, flags := range []string{"--server " + url, "--server " + named + " --cacert cert.pem"} {
+		r := p.run("streamctl stream append -n x -m lost %s", flags)
+		is.Equal(r.code, 1)
+		is.Equal(r.stdout, "")
+		is.True(strings.Contains(r.stderr, "failed to verify certificate"))
+		is.True(strings.Contains(r.stderr, "\nTry: --cacert FILE"))
+		is.True(!strings.Contains(r.stderr, "leaves open"))
+	}
+	is.Equal(p.texts("x"), []string{"kept"})
 }
 
 func TestTokenIsSent(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -153,6 +154,9 @@ func nobodyThere(err error) error {
 	if e, ok := errors.AsType[*streamhttp.NoAnswerError](err); ok {
 		err = e
 	}
+	if untrusted(err) {
+		return hintError{err, "--cacert FILE, with the certificate of who signed the server's, or a --server of its name"}
+	}
 	return hintError{err, "streamctl server start, then the same without --server and DURABLE_STREAMS_URL"}
 }
 
@@ -168,10 +172,16 @@ func lasting(err error) bool {
 	return answer.Status < 500 || answer.Status == http.StatusInsufficientStorage
 }
 
-// unreachable tells whether nobody was there to take a connection.
+// unreachable tells whether nobody was there to take a connection, or not who was to be.
 func unreachable(err error) bool {
 	e, ok := errors.AsType[*net.OpError](err)
-	return ok && e.Op == "dial"
+	return ok && e.Op == "dial" || untrusted(err)
+}
+
+// untrusted tells whether the server's certificate is not one for it that is trusted.
+func untrusted(err error) bool {
+	_, is := errors.AsType[*tls.CertificateVerificationError](err)
+	return is
 }
 
 func streamGet(ctx context.Context, c *call) error {

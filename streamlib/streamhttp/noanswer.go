@@ -14,7 +14,7 @@ import (
 )
 
 // A NoAnswerError says why a server did not answer, or not to the end. The outcome of an append is open, unless Err
-// is a *net.OpError of dialling.
+// is a *net.OpError of dialling, or a *tls.CertificateVerificationError: nothing was sent then.
 type NoAnswerError struct {
 	URL string // of the server
 	Err error
