@@ -57,7 +57,7 @@ func (c *call) served(ctx context.Context) (f folder, health streamhttp.Health, 
 		return f, health, url, err
 	}
 	if health, err = client.Health(ctx); err != nil {
-		if unreachable(err) {
+		if err = nobodyThere(err); unreachable(err) && !untrusted(err) {
 			err = fmt.Errorf("%w: no server answers at %s", errNotRunning, url)
 		}
 		return f, health, url, err

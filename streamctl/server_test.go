@@ -302,6 +302,9 @@ func TestCertificates(t *testing.T) {
 		is.True(strings.Contains(r.stderr, "failed to verify certificate"))
 		is.True(strings.Contains(r.stderr, "\nTry: --cacert FILE"))
 		is.True(!strings.Contains(r.stderr, "leaves open"))
+		r = p.run("streamctl server status %s", flags)
+		is.Equal(r.code, 1)
+		is.True(strings.Contains(r.stderr, "\nTry: --cacert FILE"))
 	}
 	is.Equal(p.texts("x"), []string{"kept"})
 }
