@@ -481,6 +481,7 @@ func (s *Store) deleteAtOnce(r *request) error {
 	}
 	if s.version.Load() == 1 {
 		if err := s.removeStream(r.name); err != nil {
+			s.deletions.Add(1) // for it may be gone all the same
 			return err
 		}
 		if err := s.syncStreams(); err != nil {

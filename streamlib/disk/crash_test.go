@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ var longName = strings.Repeat("L", 230) // its file's name is a hash
 var (
 	seedFlag  = flag.Uint64("seed", 0, "the one history that the crash tests replay, telling what it does")
 	crashFlag = flag.Duration("crash", 0, "how long the crash tests go on together")
-	firstFlag = flag.Uint64("first", 0, "the seed from which they go on; 0 takes a random one")
+	firstFlag = flag.Uint64("first", 0, "the seed from which they go on, for 5000 each at most; 0 takes a random one")
 )
 
 // TestCrash runs random histories over a file system that crashes, and asks after each crash whether what is there is
@@ -50,12 +51,12 @@ func histories(t *testing.T, count uint64, run func(seed uint64, trace func(stri
 	}
 	if *crashFlag > 0 {
 		first, end = *firstFlag, time.Now().Add(*crashFlag/3) // there are three such tests
-		if first == 0 {
-			first = rand.Uint64N(1<<62) + 1
+		if count = 5000; first == 0 {
+			first, count = rand.Uint64N(1<<62)+1, math.MaxUint64
 		}
 	}
 	n := uint64(0)
-	for ; n < count && end.IsZero() || time.Now().Before(end); n++ {
+	for ; n < count && (end.IsZero() || time.Now().Before(end)); n++ {
 		if err := run(first+n, func(string, ...any) {}); err != nil {
 			_ = run(first+n, tell)
 			t.Fatalf("%v\nreplay it in streamlib: go test ./disk -run '^%s$' -v -seed %d", err, t.Name(), first+n)

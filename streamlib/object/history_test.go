@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -26,7 +27,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("seed", 0, "the one history that TestHistories replays, telling what happens")
 	crashFlag = flag.Duration("crash", 0, "how long TestHistories goes on")
-	firstFlag = flag.Uint64("first", 0, "the seed from which it goes on; 0 takes a random one")
+	firstFlag = flag.Uint64("first", 0, "the seed from which it goes on, for 5000 at most; 0 takes a random one")
 )
 
 // TestHistories runs random histories of several gateways on one store, of which each may crash or sleep at any
@@ -44,13 +45,13 @@ func TestHistories(t *testing.T) {
 	}
 	if *crashFlag > 0 {
 		first, end = *firstFlag, time.Now().Add(*crashFlag)
-		if first == 0 {
-			first = rand.Uint64N(1<<62) + 1
+		if count = 5000; first == 0 {
+			first, count = rand.Uint64N(1<<62)+1, math.MaxUint64
 		}
 	}
 	total := map[string]int{}
 	n := uint64(0)
-	for ; n < count && end.IsZero() || time.Now().Before(end); n++ {
+	for ; n < count && (end.IsZero() || time.Now().Before(end)); n++ {
 		h := newHistory(first+n, func(string, ...any) {})
 		if err := h.run(t); err != nil {
 			t.Fatalf("%v\nreplay it in streamlib: go test ./object -run '^TestHistories$' -v -seed %d", err, first+n)

@@ -3,6 +3,7 @@ package object
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -92,14 +93,27 @@ func (s *Storage) read(ctx context.Context, name string, t *tail, from, to strea
 		if err == nil {
 			continue
 		}
-		if now, failed := s.learn(ctx, name); failed == nil && now.info(name).Life != is.Life {
-			err = streamlib.ErrDeleted
-		} else if failed == nil && now.Kept > from {
-			err = &streamlib.GoneError{Stream: name, After: from - 1, Tail: now.end(), First: now.Kept}
-		}
-		yield(nil, err)
+		yield(nil, s.missed(ctx, name, is.Life, from, err))
 		return
 	}
+}
+
+// missed is err, met while the event at from was looked for, unless the stream's life is over or the event was dropped.
+// Where nobody can tell whether it was, nothing is called damaged.
+func (s *Storage) missed(ctx context.Context, name string, life int64, from streamlib.Offset, err error) error {
+	now, failed := s.learn(ctx, name)
+	_, damaged := errors.AsType[*streamlib.CorruptError](err)
+	switch {
+	case failed != nil && damaged:
+		return failed
+	case failed != nil:
+		return err
+	case now.info(name).Life != life:
+		return streamlib.ErrDeleted
+	case now.Kept > from:
+		return &streamlib.GoneError{Stream: name, After: from - 1, Tail: now.end(), First: now.Kept}
+	}
+	return err
 }
 
 // some returns objects in order, of which the first holds from, as there is one.
@@ -238,7 +252,7 @@ func (s *Storage) fetch(ctx context.Context, keys []string) ([]batch, error) {
 func (s *Storage) holding(ctx context.Context, name string, t *tail, o streamlib.Offset) (batch, error) {
 	batches, err := s.some(ctx, name, t, o, o+1)
 	if err != nil {
-		return batch{}, err
+		return batch{}, s.missed(ctx, name, t.info(name).Life, o, err)
 	}
 	return batches[0], nil
 }
