@@ -127,6 +127,10 @@ func (c *crashFS) restart(k crash) {
 	seen := map[*inode]bool{}
 	for _, n := range append(slices.Collect(maps.Values(c.root.entries)), c.root) {
 		for _, m := range n.lost {
+			if m.node != nil && n.entries[m.to] == m.node && n.entries[m.from] == nil { // a rename is one
+				n.moves = append(n.moves, m)
+				continue
+			}
 			for _, name := range [...]string{m.from, m.to} {
 				if node := n.entries[name]; node != nil {
 					n.moves = append(n.moves, move{to: name, node: node})
