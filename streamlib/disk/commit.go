@@ -457,93 +457,11 @@ func (s *Store) apply(r *request, frame []byte) error {
 	return err
 }
 
-// removeStream removes the stream's file, and then that of its state.
-func (s *Store) removeStream(name string) error {
-	if err := s.fs.remove(path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	s.names.Note(name, false)
-	return s.removeState(name)
-}
-
 // noJournals tells that no journal names anything.
 func (s *Store) noJournals() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journal == nil && len(s.full) == 0
-}
-
-// deleteAtOnce deletes a stream where there is no room to begin a journal, and none that would make it again. What has
-// a file for its state besides is deleted once that has another name, which needs no room: see finishDeletion.
-func (s *Store) deleteAtOnce(r *request) error {
-	if err := s.writeDeletions(s.deletions.Load() + 1); err != nil {
-		return unstored(err)
-	}
-	if s.version.Load() == 1 {
-		if err := s.removeStream(r.name); err != nil {
-			s.deletions.Add(1) // for it may be gone all the same
-			return err
-		}
-		if err := s.syncStreams(); err != nil {
-			return err
-		}
-		s.publish(r)
-		return nil
-	}
-	from := statePath(stem(r.name))
-	if err := s.fs.rename(from, deletedState); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		f, gone := s.fs.open(from, os.O_RDONLY)
-		if gone == nil { // nothing has happened
-			return errors.Join(err, f.close())
-		}
-		s.fail(err)
-		return err
-	}
-	err := s.sync(stateDir, func() error { return s.fs.syncDir(stateDir) })
-	if err == nil {
-		err = s.removeStream(r.name)
-	}
-	if err == nil {
-		err = s.syncStreams()
-	}
-	if err == nil {
-		err = s.removeDeleted()
-	}
-	if err != nil {
-		s.fail(err) // the next start goes on
-		return err
-	}
-	s.publish(r)
-	return nil
-}
-
-// finishDeletion deletes the stream whose state deleteAtOnce has renamed. Until it is gone for good nobody can have made
-// another of that name.
-func (s *Store) finishDeletion() error {
-	b, err := readStart(s.fs, deletedState, maxState)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if record, err := unseal(b); err == nil {
-		if r, err := parseState(record); err == nil {
-			if err := s.removeStream(r.Stream); err != nil {
-				return err
-			}
-			if err := s.syncStreams(); err != nil {
-				return err
-			}
-		}
-	}
-	return s.removeDeleted()
-}
-
-func (s *Store) removeDeleted() error {
-	if err := s.fs.remove(deletedState); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return s.sync(stateDir, func() error { return s.fs.syncDir(stateDir) })
 }
 
 // publish lets readers see what r did.

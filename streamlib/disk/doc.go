@@ -312,6 +312,7 @@
 //	logs.go, log.go, line.go   the open files, reading in one, a line and its checksum
 //	read.go, name.go           reading, stat and list; names of streams and of files
 //	state.go, trim.go          what streams have beside events, and giving room back
+//	delete.go                  removing what a stream has, and how many times that was done
 //	damage.go, aside.go        the marks of damage, and what is set aside
 //	verify.go, repair.go       looking at a folder, and mending it
 //	older.go, fs.go            the older form, and all that the package asks of a file system
