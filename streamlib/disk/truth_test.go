@@ -238,15 +238,20 @@ func (t *truth) served(events []streamlib.Event) error {
 
 // found: this is all of the stream, after a start.
 func (t *truth) found(events []streamlib.Event, info streamlib.Info) error {
+	var misnamed error // which of two that look alike it is, its life tells
 	for _, s := range t.states {
 		if len(s.facts) == s.first+len(events) && s.matches(events) && int(info.First) == s.first &&
 			info.Closed == s.closed && info.Note == s.note && int(info.Tail) == len(s.facts) {
-			t.states = []*state{s}
 			if err := t.lived(s, info.Life); err != nil {
-				return err
+				misnamed = err
+				continue
 			}
+			t.states = []*state{s}
 			return t.served(events)
 		}
+	}
+	if misnamed != nil {
+		return misnamed
 	}
 	return fmt.Errorf("stream %q: after the start there is %+v:%s\nthere may be %v", t.name, info, brief(events),
 		t.states)
@@ -263,11 +268,11 @@ func (t *truth) lived(s *state, life int64) error {
 	if known, ok := t.lives[s.life]; ok && known != life {
 		return fmt.Errorf("stream %q: its life is %d, and was %d", t.name, life, known)
 	}
-	t.lives[s.life] = life
 	for other, called := range t.lives {
 		if other != s.life && called == life {
 			return fmt.Errorf("stream %q: two of its lives are called %d", t.name, life)
 		}
 	}
+	t.lives[s.life] = life
 	return nil
 }
