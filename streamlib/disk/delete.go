@@ -161,7 +161,10 @@ func (s *Store) writeDeletions(n int64) error {
 			err = s.sync(deletionsFile, f.sync)
 		}
 	}
-	if err = errors.Join(err, f.close()); err == nil {
+	if err = errors.Join(err, f.close()); err == nil && s.counted < 0 { // its name may be of a rename that failed
+		err = s.sync(".", func() error { return s.fs.syncDir(".") })
+	}
+	if err == nil {
 		s.counted = n
 	}
 	return err
