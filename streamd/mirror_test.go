@@ -206,10 +206,12 @@ func TestMirrorThatIsKilled(t *testing.T) {
 		clients.Wait()
 		_ = s.wait()
 	}
-	for whole := false; !whole; { // an end waits only so long for the copy
+	for tries, whole := 0, false; !whole; tries++ { // an end waits only so long for the copy
 		s := mirrored()
 		is.NoErr(s.end(syscall.SIGTERM))
-		whole = !strings.Contains(s.stderr.String(), "lacks")
+		if whole = !strings.Contains(s.stderr.String(), "lacks"); !whole && tries == 50 {
+			t.Fatal(s.stderr.String())
+		}
 	}
 	want, err := streamd("export", "--dir", dir)
 	is.NoErr(err)
