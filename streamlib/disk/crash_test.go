@@ -288,10 +288,10 @@ func (h *history) run() error {
 	return h.err
 }
 
-// troubled tells whether a stream was set aside, though nothing is damaged.
+// troubled tells whether a stream was set aside, or its mark could not be read, though nothing is damaged.
 func (s *Store) troubled() bool {
 	for _, m := range s.marks {
-		if m.Trouble {
+		if m.Trouble || strings.Contains(m.Reason, "the mark cannot be read") {
 			return true
 		}
 	}
