@@ -76,7 +76,9 @@ func (s *Store) finishDeletion() error {
 	}
 	if record, err := unseal(b); err == nil {
 		if r, err := parseState(record); err == nil {
-			if err := s.removeStream(r.Stream); err != nil {
+			if err := s.removeStream(r.Stream); isReadOnly(err) {
+				return nil // who may write the folder goes on
+			} else if err != nil {
 				return err
 			}
 			if err := s.syncStreams(); err != nil {

@@ -35,7 +35,7 @@ func (s *Store) recover(repair bool) error {
 	}
 	deletions = max(deletions, 0)
 	s.deletions.Store(deletions)
-	if err := s.finishDeletion(); err != nil && !isReadOnly(err) {
+	if err := s.finishDeletion(); err != nil {
 		return err
 	}
 	if err := s.removeTrimmed(); err != nil && !isReadOnly(err) {
