@@ -167,7 +167,8 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 	}
 	turn, room := budget.TakeTurn(ctx)
 	switch {
-	case !room && ctx.Err() != nil:
+	case ctx.Err() != nil:
+		turn.End()
 		return from, context.Cause(ctx)
 	case !room:
 		return from, fmt.Errorf("%w: too much is being read, and there is no room in memory for more", ErrUnavailable)
@@ -195,8 +196,6 @@ func (s *core) read(ctx context.Context, from, to Offset, life int, yield func([
 				return from, ErrDeleted
 			case gone != nil: // or begin further on
 				return from, gone
-			case ctx.Err() != nil:
-				return from, context.Cause(ctx)
 			}
 			if turn != nil {
 				turn.Has(bytesOf(events))

@@ -23,6 +23,7 @@ const (
 	windowCost = 512 // bytes that one takes, about, beside its keys
 	keyCost    = 40  // bytes that a key takes in it, about
 	loadAtOnce = 8   // windows are read at once, for what is read takes memory too
+	loadFirst  = 16  // events are read first, and four times as many each time then
 )
 
 // windows are those of a manager's streams, by name. They have one bound together, and chance says which one makes
@@ -44,7 +45,16 @@ type windows struct {
 type window struct {
 	young, old map[uint64]Offset
 	since      Offset        // where young begins
-	loading    chan struct{} // closed when it has what the storage has; then nil
+	unread     *unread       // what it lacks yet of the storage's events, nil when it is whole
+	loading    chan struct{} // closed when who reads them stops; then nil
+}
+
+// An unread is how far the reading of a window's events has come. It goes backwards in steps, and forwards in each, so
+// that it reads no more than about the window however large the events are, and goes on where it stopped.
+type unread struct {
+	from, at, to Offset // the step, and where what is to be read of it begins
+	events       Offset // that were read
+	size         int    // of those, in bytes
 }
 
 func newWindows(b *budget.Budget) *windows {
@@ -71,7 +81,7 @@ func (k *windows) find(name, key string, tail Offset) (last Offset, wait <-chan 
 	if w != nil && w.loading != nil {
 		return unknown, w.loading, nil
 	}
-	if w != nil {
+	if w != nil && w.unread == nil {
 		h, ok := maphash.String(k.seed, key), false
 		if last, ok = w.young[h]; !ok {
 			if last, ok = w.old[h]; !ok || last < tail-keyEvents {
@@ -79,11 +89,15 @@ func (k *windows) find(name, key string, tail Offset) (last Offset, wait <-chan 
 			}
 		}
 	}
-	if w == nil || last >= tail { // or it is of a file that was there before
+	if w == nil || w.unread == nil && last >= tail { // or it is of a file that was there before
 		k.drop(name)
-		w = &window{young: map[uint64]Offset{}, since: tail, loading: make(chan struct{})}
+		w = &window{young: map[uint64]Offset{}, since: tail}
+		w.unread = &unread{from: tail, at: tail, to: tail}
 		k.of[name] = w
 		k.bytes += w.size()
+	}
+	if w.unread != nil {
+		w.loading = make(chan struct{})
 		return unknown, nil, w
 	}
 	return last, nil, nil
@@ -94,7 +108,7 @@ func (k *windows) lacks(name, key string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	w, h := k.of[name], maphash.String(k.seed, key)
-	if w == nil || w.loading != nil {
+	if w == nil || w.unread != nil {
 		return false
 	}
 	_, young := w.young[h]
@@ -119,8 +133,8 @@ func (k *windows) add(name, key string, last Offset) {
 	k.shrink(w)
 }
 
-// loaded puts what was read of the storage into the window, which begins at since; nil is that it could not be read.
-func (k *windows) loaded(name string, w *window, found map[uint64]Offset, since Offset) {
+// loaded puts what was found in the storage into the window, which begins at since and lacks what is unread.
+func (k *windows) loaded(name string, w *window, found map[uint64]Offset, since Offset, left *unread) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(w.loading)
@@ -128,13 +142,10 @@ func (k *windows) loaded(name string, w *window, found map[uint64]Offset, since 
 	if k.of[name] != w { // forgotten meanwhile
 		return
 	}
-	if k.drop(name); found == nil {
-		return
-	}
-	maps.Copy(found, w.old) // appended meanwhile
+	k.bytes -= w.size()
+	maps.Copy(found, w.old) // found before, or appended meanwhile
 	maps.Copy(found, w.young)
-	w.young, w.old, w.since = found, nil, since
-	k.of[name] = w
+	w.young, w.old, w.since, w.unread = found, nil, since, left
 	k.bytes += w.size()
 	k.shrink(w)
 }
@@ -196,34 +207,46 @@ type place struct {
 // claim returns the events of a's key where it was used, else it holds the key until release is called: a twin waits
 // here for the outcome.
 func (s *core) claim(ctx context.Context, a *appending) (events []Event, release func(), err error) {
+	waiting, cancel := s.patient(ctx, answerTime)
+	defer cancel()
+	begun := time.Now()
+	took := func(most time.Duration) bool { return s.others != nil && time.Since(begun) > most }
 	for looked := s.others == nil; ; {
 		p, err := s.lookUp(a.key)
-		switch {
+		free := err == nil && p.wait == nil && p.load == nil && !p.repeats && p.last == unknown
+		switch late := took(claimTime); {
 		case err != nil:
-		case !looked && p.wait == nil && p.load == nil && (p.repeats || p.last != unknown): // it may be over elsewhere
-			looked, err = true, s.fresh(ctx)
 		case p.wait != nil:
 			select {
 			case <-p.wait:
-			case <-ctx.Done():
-				err = context.Cause(ctx)
+			case <-waiting.Done():
+				err = context.Cause(waiting)
 			}
 		case p.load != nil:
-			err = s.loadKeys(ctx, p)
+			err = s.loadKeys(waiting, p)
+		case free && !late:
+			a.imports = p.imports
+			return nil, func() { s.unclaim(a.key) }, nil
+		case free:
+			s.unclaim(a.key)
+			err = errSlow
+		case !looked && late: // what it is to look at may take as long again
+			err = errSlow
+		case !looked: // it may be over elsewhere
+			looked, err = true, s.fresh(ctx)
 		case p.repeats:
 			if events, err = s.repeats(a, p.dropped); err == nil {
 				return events, nil, nil
 			}
-		case p.last == unknown:
-			a.imports = p.imports
-			return nil, func() { s.unclaim(a.key) }, nil
 		default:
-			if events, err = s.original(ctx, a, p); err == nil {
+			if events, err = s.original(waiting, a, p); err == nil {
 				return events, nil, nil
 			}
 		}
 		if _, gone := errors.AsType[*GoneError](err); errors.Is(err, ErrDeleted) || gone && s.others != nil {
-			err = s.fresh(ctx) // others deleted or trimmed it
+			if err = errSlow; !took(keyTime) {
+				err = s.fresh(ctx) // others deleted or trimmed it
+			}
 		}
 		switch {
 		case err == nil, err == errAgain:
@@ -312,39 +335,52 @@ func (s *core) again(a *appending, first Offset, n int, created time.Time) []Eve
 	return events
 }
 
-// loadKeys reads the keys of the last events before p.tail, while nobody waits who has no key. It goes backwards in
-// steps, so that it reads no more than about the window however large the events are. It goes on when the caller
-// leaves: others want it.
+// loadKeys reads the keys of the last events before p.tail, while nobody waits who has no key. It goes on when the
+// caller leaves: others want it. What was read until it fails stays read.
 func (s *core) loadKeys(ctx context.Context, p place) error {
 	keys, begin := s.shared.keys, max(p.first, p.tail-keyEvents)
-	var whole map[uint64]Offset
-	defer func() { keys.loaded(s.name, p.load, whole, begin) }()
+	found, left, whole := map[uint64]Offset{}, *p.load.unread, false
+	defer func() {
+		rest := &left
+		if whole {
+			rest = nil
+		}
+		keys.loaded(s.name, p.load, found, max(begin, left.from), rest)
+	}()
 	select {
 	case keys.turns <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	defer func() { <-keys.turns }()
-	ctx = context.WithoutCancel(ctx)
-	found, size := map[uint64]Offset{}, 0
-	for low, step := p.tail, Offset(16); low > begin && size < keyBytes; {
-		from, before := max(begin, low-step), size
-		_, err := s.read(ctx, from, low, p.life, func(events []Event, _ error) bool {
-			for _, e := range events {
-				size += len(e.Record())
-				if key := e.Key(); key != "" {
-					h := maphash.String(keys.seed, key)
-					found[h] = max(found[h], e.Offset)
+	ctx, cancel := s.patient(context.WithoutCancel(ctx), keyTime)
+	defer cancel()
+	for {
+		for left.at = max(left.at, begin); left.at < left.to; left.at = left.to {
+			_, err := s.read(ctx, left.at, left.to, p.life, func(events []Event, _ error) bool {
+				for _, e := range events {
+					left.size += len(e.Record())
+					if key := e.Key(); key != "" {
+						h := maphash.String(keys.seed, key)
+						found[h] = max(found[h], e.Offset)
+					}
 				}
+				left.at += Offset(len(events))
+				left.events += Offset(len(events))
+				return true
+			})
+			if err != nil {
+				return err
 			}
-			return true
-		})
-		if err != nil {
-			return err
 		}
-		each := Offset(size-before) / (low - from)
-		low, step = from, min(4*step, max(1, keyBytes/4/each))
+		if whole = left.from <= begin || left.size >= keyBytes; whole {
+			return nil
+		}
+		step := Offset(loadFirst)
+		if left.events > 0 {
+			step = min(4*(left.to-left.from), max(1, keyBytes/4/(Offset(left.size)/left.events)))
+		}
+		left.from, left.to = max(begin, left.from-step), left.from
+		left.at = left.from
 	}
-	whole = found
-	return nil
 }

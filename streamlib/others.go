@@ -13,8 +13,25 @@ import (
 // What a stream does where its storage has other writers. Its own commits are decided on what it knows, and the storage
 // refuses them where that is not all: then it takes in what the others did, and decides again.
 
-// lostTime bounds for how long an append that others forestall is tried again.
-const lostTime = 3 * time.Second
+// What an append may take of the 8 s within which it is answered.
+const (
+	lostTime   = 3 * time.Second         // to be tried again, where others forestall it
+	keyTime    = 5 * time.Second         // to read keys, of what is read once for all
+	claimTime  = 3 * time.Second         // to know that its key is new; what is left is the commit's
+	answerTime = 7500 * time.Millisecond // to know what was appended with it
+)
+
+// errSlow says that what an append wants to know of its key took too long, and that it is to be sent again. What was
+// read by then is known.
+var errSlow = fmt.Errorf("%w: the keys of the stream's last events are still being read", ErrUnavailable)
+
+// patient bounds how long an append looks for its key.
+func (s *core) patient(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if s.others == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, most, errSlow)
+}
 
 // put is the storage's Commit of a change that was decided on the tail and the state.
 func (s *core) put(c Change, tail Offset, was State) error {

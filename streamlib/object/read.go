@@ -82,10 +82,6 @@ func (s *Storage) read(ctx context.Context, name string, t *tail, from, to strea
 			}
 			events := b.events[from-b.head.First : min(to, b.head.end())-b.head.First]
 			from += streamlib.Offset(len(events))
-			if err := context.Cause(ctx); err != nil {
-				yield(nil, err)
-				return
-			}
 			if !yield(slices.Clip(events), nil) {
 				return
 			}
@@ -127,13 +123,13 @@ func (s *Storage) some(ctx context.Context, name string, t *tail, from, to strea
 			return nil, err
 		}
 		batches, err := s.fetch(ctx, keys)
-		if err == errNone && len(batches) == 0 {
+		switch {
+		case len(batches) > 0 && batches[0].holds(from):
+			return batches, nil // those before one that did not come, for the reader to go on from
+		case err == errNone && len(batches) == 0:
 			continue
-		} else if err != nil && err != errNone {
+		case err != nil && err != errNone:
 			return nil, err
-		}
-		if len(batches) > 0 && batches[0].holds(from) {
-			return batches, nil
 		}
 		// A collector has put what is there together with what was before it, and did not remove it.
 		below := position{t.at.gen, from, 0}
