@@ -114,7 +114,7 @@ func (s *Storage) missed(ctx context.Context, name string, life int64, from stre
 
 // some returns objects in order, of which the first holds from, as there is one.
 func (s *Storage) some(ctx context.Context, name string, t *tail, from, to streamlib.Offset) ([]batch, error) {
-	if t.body != nil && t.First <= from {
+	if t.size > 0 && t.First <= from {
 		return []batch{{head: t.head, events: t.events}}, nil
 	}
 	for range 8 { // what is listed may be merged before it is read

@@ -186,3 +186,47 @@ func TestFlipped(t *testing.T) {
 		}
 	}
 }
+
+// TestLastObjectsHaveOneBound: what is kept of many streams' last objects takes no more than maxHeld together, and an
+// append to a stream of which it was let go is one request as before.
+func TestLastObjectsHaveOneBound(t *testing.T) {
+	is := is.New(t)
+	f := newFake()
+	s := openFake(t, f)
+	const large = 900 << 10
+	data := streamlib.JSON(`"` + strings.Repeat("x", large) + `"`)
+	m := streamlib.NewManager(s, streamlib.Plain, streamlib.Options{})
+	requests, streams := 0, maxHeld/large+8
+	f.fault = func(r *http.Request, after bool) (*http.Response, error) {
+		if after {
+			requests++
+		}
+		return nil, nil
+	}
+	appendAll := func() {
+		for i := range streams {
+			_, err := m.Stream(fmt.Sprint("s", i)).Append(t.Context(), streamlib.Batch{Data: data})
+			is.NoErr(err)
+		}
+	}
+	appendAll()
+	requests = 0
+	appendAll()
+	is.Equal(requests, streams)
+	sum, kept := 0, 0
+	for _, known := range s.known {
+		if sum += known.size; known.size > 0 {
+			kept++
+		}
+	}
+	is.Equal(s.held, sum)
+	is.True(sum <= maxHeld)
+	is.True(kept > maxHeld/large/2)
+	is.Equal(len(s.known), streams)
+	for i := range 8 {
+		for events, err := range s.Read(t.Context(), fmt.Sprint("s", i), 1, streamlib.MaxOffset) {
+			is.NoErr(err)
+			is.Equal(len(events[0].Data()), large+2)
+		}
+	}
+}

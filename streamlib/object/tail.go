@@ -14,10 +14,10 @@ type tail struct {
 	head            // of the last change; the zero value where there was none
 	there  bool     // there is a stream
 	next   position // of the next change
-	body   []byte   // of the last change; nil where it is not kept
 	at     position // of the last change
 	known  time.Time
-	events []streamlib.Event // of the last change, with body
+	events []streamlib.Event // of the last change, where size is not 0
+	size   int               // bytes that those take in memory, about; 0 where they are not kept
 }
 
 // keep keeps in mind what is known of a stream, unless more is known.
@@ -27,20 +27,40 @@ func (s *Storage) keep(name string, t *tail) *tail {
 	if is := s.known[name]; is != nil && (t.next.before(is.next) || t.next == is.next && t.known.Before(is.known)) {
 		return is
 	}
-	for other := range s.known {
-		if len(s.known) < maxKnown {
-			break
+	s.set(name, t)
+	for other, o := range s.known { // begins anywhere
+		switch {
+		case len(s.known) <= maxKnown && s.held <= maxHeld:
+			return t
+		case other == name:
+		case len(s.known) > maxKnown:
+			s.set(other, nil)
+		case o.size > 0:
+			bare := *o
+			bare.events, bare.size = nil, 0
+			s.set(other, &bare)
 		}
-		delete(s.known, other)
+	}
+	return t
+}
+
+// set sets what is known of a stream, nil where that is nothing. The caller holds mu.
+func (s *Storage) set(name string, t *tail) {
+	if was := s.known[name]; was != nil {
+		s.held -= was.size
+	}
+	if t == nil {
+		delete(s.known, name)
+		return
 	}
 	s.known[name] = t
-	return t
+	s.held += t.size
 }
 
 func (s *Storage) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.known, name)
+	s.set(name, nil)
 }
 
 // mind returns what is known of the stream, nil where that is nothing or too old to be built on.
@@ -50,7 +70,7 @@ func (s *Storage) mind(name string) *tail {
 	t := s.known[name]
 	if age := time.Duration(0); t != nil {
 		if age = s.c.now().Sub(t.known); age > believe || age < -believe {
-			delete(s.known, name)
+			s.set(name, nil)
 			t = nil
 		}
 	}
@@ -74,7 +94,7 @@ func behind(name string, p position, body []byte, known time.Time) (*tail, error
 		t.next.n = p.n + 1
 	}
 	if len(body) <= maxBody {
-		t.body, t.events = body, events
+		t.events, t.size = events, len(body)+eventCost*len(events)
 	}
 	return t, nil
 }
