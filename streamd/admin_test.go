@@ -5,6 +5,7 @@ package main
 import (
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -104,5 +105,26 @@ func TestFlagsOfAdmin(t *testing.T) {
 			is.Equal(exitCode(err), test.code)
 			is.True(err == nil || strings.Contains(err.Error(), test.says))
 		})
+	}
+}
+
+// TestAdminStaysOpen: where --max-conns is reached, operators get in.
+func TestAdminStaysOpen(t *testing.T) {
+	is := is.New(t)
+	port := freePort(t)
+	url, _ := inProcess(t, t.TempDir(), "--max-conns", "1", "--admin", port)
+	first, err := http.Get(url + "/streams/s") // which goes on
+	is.NoErr(err)
+	defer first.Body.Close()
+	second := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	refused, err := second.Get(url + "/readyz")
+	is.NoErr(err)
+	refused.Body.Close()
+	is.Equal(refused.StatusCode, http.StatusServiceUnavailable)
+	for range 3 {
+		well, err := second.Get("http://127.0.0.1:" + port + "/readyz")
+		is.NoErr(err)
+		well.Body.Close()
+		is.Equal(well.StatusCode, http.StatusOK)
 	}
 }
