@@ -28,81 +28,118 @@ const (
 // offsetAt is where an event's record has its offset, of 16 digits.
 const offsetAt = len(`{"offset":"`)
 
-// follow subscribes to a stream. Where nothing will come any more the answer is 204, which ends a browser's attempts.
+// A subscription is what a request is to follow.
+type subscription struct {
+	*place
+	r       *http.Request // whose context ends with the subscription
+	cancel  func()
+	stream  streamlib.Stream
+	of      streamlib.Info
+	begin   streamlib.Offset
+	events  iter.Seq2[[]streamlib.Event, error] // nil where there is nothing to send
+	opening []byte
+}
+
+// follow subscribes to a stream. What it needs of its goroutine's stack, of which there is one for each subscriber, is
+// little while it waits, while the header is written, for which net/http takes much, and while the storage is asked:
+// so that stays at 8 KiB. What is known of the stream is therefore kept elsewhere.
 func (h *handler) follow(w http.ResponseWriter, r *http.Request, name string) error {
-	p, err := placeOf(r)
-	if err != nil {
+	s, err := h.subscribe(w, r, name)
+	if s == nil {
 		return err
 	}
-	stream := h.streams.Stream(name)
-	from, was, err := p.find(r.Context(), stream)
-	if err != nil {
-		return err
-	}
-	if p.until && !was.Closed && was.Tail != untold && from >= was.Tail { // there is nothing to send
-		if p.after != streamlib.Now { // to a reader who has had all, and whom this keeps from coming again
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		openFrames(w, r, from, was.Tail, appendPosition([]byte(retry), from-1, was.Tail,
-			suffixOf(was.Life))).close()
+	defer s.cancel()
+	f := openFrames(w, s.r, s.begin, s.of.Tail, s.opening)
+	defer f.close()
+	if s.events == nil {
 		return nil
 	}
-	asked := r
-	r, cancel := UntilEnd(r)
-	defer cancel()
-	events := stream.Subscribe(h.inTurn(r.Context(), 0), from) // before the client hears of it: what is deleted from here on ends it
-	info, err := p.stat(asked.Context(), stream)
-	tail := info.Tail
-	// It was deleted in between, and from is a place in its former life, or it was trimmed.
-	again := there(was) && (info.Life != was.Life || info.First > from)
-	over := info.Closed && tail != untold && from >= tail
+	f.until, f.suffix = s.until, suffixOf(s.of.Life)
+	defer h.counted.subscribed(f, name)()
+	if h.frame(f, s.r, s.events, s.types, true) {
+		s.end(r.Context(), f)
+	}
+	return nil
+}
+
+// end writes that nothing will come any more.
+func (s *subscription) end(ctx context.Context, f *frames) {
+	end := f.tail // of one that from was beyond no event has told
+	if now, err := s.stream.Stat(ctx); err == nil && now.Life == s.of.Life {
+		end = now.Tail
+	}
+	_ = f.write(appendEnd(nil, end), true)
+}
+
+// subscribe begins the subscription that r asks for; it is nil where the answer is none. Where nothing will come any
+// more that is 204, which ends a browser's attempts.
+func (h *handler) subscribe(w http.ResponseWriter, r *http.Request, name string) (*subscription, error) {
+	p, err := placeOf(r)
+	if err != nil {
+		return nil, err
+	}
+	s := &subscription{place: p, r: r, cancel: func() {}, stream: h.streams.Stream(name), opening: []byte(retry)}
+	if err := s.find(r.Context()); err != nil {
+		return nil, err
+	}
+	if s.until && !s.of.Closed && s.of.Tail != untold && s.begin >= s.of.Tail { // there is nothing to send
+		if s.after != streamlib.Now { // to a reader who has had all, and whom this keeps from coming again
+			w.WriteHeader(http.StatusNoContent)
+			return nil, nil
+		}
+		s.opening = appendPosition(s.opening, s.begin-1, s.of.Tail, suffixOf(s.of.Life))
+		return s, nil
+	}
+	s.r, s.cancel = UntilEnd(r)
+	// Before the client hears of it: what is deleted from here on ends it.
+	s.events = s.stream.Subscribe(h.inTurn(s.r.Context(), 0), s.begin)
+	was, life := there(s.of), s.of.Life
+	err = s.stat(r.Context())
+	// It was deleted in between, and the place is one in its former life, or it was trimmed.
+	again := was && (s.of.Life != life || s.of.First > s.begin)
+	over := s.of.Closed && s.of.Tail != untold && s.begin >= s.of.Tail
 	if err != nil || again || over {
-		cancel()
-		for range events {
+		s.cancel()
+		for range s.events {
 		}
 	}
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case again:
-		return h.follow(w, asked, name)
+		return h.subscribe(w, r, name)
 	case over:
-		setTail(w.Header(), info)
+		setTail(w.Header(), s.of)
 		setClosed(w.Header())
 		w.WriteHeader(http.StatusNoContent)
-		return nil
+		return nil, nil
 	}
-	if from < tail && h.damaged(name) { // who would connect again and again is refused where there is nothing to send
-		next, stop := iter.Pull2(events)
-		defer stop()
-		batch, err, _ := next()
-		if err != nil {
-			return err
-		}
-		events = func(yield func([]streamlib.Event, error) bool) {
-			for ok := true; ok && yield(batch, err); batch, err, ok = next() {
-			}
+	// Who would connect again and again is refused where there is nothing to send.
+	if s.begin < s.of.Tail && h.damaged(name) {
+		if err := s.try(); err != nil {
+			s.cancel()
+			return nil, err
 		}
 	}
 	// All that the subscription yields is of this life, for if that is not the one that it began in it yields nothing.
-	opening, suffix := []byte(retry), suffixOf(info.Life)
 	// Where an event is there at once it tells the position, and until then the same request goes there again.
-	if !p.fixed() || from >= tail {
-		opening = appendPosition(opening, from-1, tail, suffix)
+	if !s.fixed() || s.begin >= s.of.Tail {
+		s.opening = appendPosition(s.opening, s.begin-1, s.of.Tail, suffixOf(s.of.Life))
 	}
-	f := openFrames(w, r, from, tail, opening)
-	defer f.close()
-	f.until, f.suffix = p.until, suffix
-	defer h.counted.subscribed(f, name)()
-	if h.frame(f, r, events, p.types, true) {
-		end := f.tail // of one that from was beyond no event has told
-		if now, err := stream.Stat(asked.Context()); err == nil && now.Life == info.Life {
-			end = now.Tail
+	return s, nil
+}
+
+// try waits for what the subscription yields first, and returns the error where it is one.
+func (s *subscription) try() error {
+	next, stop := iter.Pull2(s.events)
+	end := s.cancel
+	s.cancel = func() { stop(); end() }
+	batch, err, _ := next()
+	s.events = func(yield func([]streamlib.Event, error) bool) {
+		for ok := true; ok && yield(batch, err); batch, err, ok = next() {
 		}
-		_ = f.write(appendEnd(nil, end), true)
 	}
-	return nil
+	return err
 }
 
 // seated is route for no more subscribers at once than there may be.
@@ -132,18 +169,18 @@ type place struct {
 }
 
 // placeOf returns the place that r's URL and header name.
-func placeOf(r *http.Request) (place, error) {
+func placeOf(r *http.Request) (*place, error) {
 	q, err := parameters(r, "offset", "since", "last", "until", "type", "last-event-id", "lastEventId")
 	if err == nil {
 		err = cmp.Or(q.apart("last", "offset"), q.apart("since", "offset"), q.apart("since", "last"))
 	}
 	if err != nil {
-		return place{}, err
+		return nil, err
 	}
 	from, err := q.offset("offset", streamlib.Now)
 	last, errLast := q.count("last")
 	since, errSince := q.since("since")
-	p := place{from, last, since, streamlib.Now, nil, q["type"], q.has("until")}
+	p := &place{from, last, since, streamlib.Now, nil, q["type"], q.has("until")}
 	if p.until && q.get("until") != "tail" {
 		err = cmp.Or(err, fmt.Errorf("%w until %q: it is tail", streamlib.ErrInvalid, q.get("until")))
 	}
@@ -176,53 +213,57 @@ func placeOf(r *http.Request) (place, error) {
 }
 
 // fixed tells whether the place stays the same while the stream grows.
-func (p place) fixed() bool {
+func (p *place) fixed() bool {
 	return p.after != streamlib.Now || p.last == 0 && p.from != streamlib.Now
 }
 
-// stat returns what is known of s, with a tail that is untold where that is damaged and the place does not need it:
-// what stands before the damage still reads.
-func (p place) stat(ctx context.Context, s streamlib.Stream) (streamlib.Info, error) {
-	info, err := s.Stat(ctx)
-	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && p.fixed() && p.after < 0 {
-		info.Tail, err = untold, nil
+// stat learns what is known of the stream, with a tail that is untold where that is damaged and the place does not
+// need it: what stands before the damage still reads.
+func (s *subscription) stat(ctx context.Context) (err error) {
+	s.of, err = s.stream.Stat(ctx)
+	if _, corrupt := errors.AsType[*streamlib.CorruptError](err); corrupt && s.fixed() && s.after < 0 {
+		s.of.Tail, err = untold, nil
 	}
-	return info, err
+	return err
 }
 
-// find returns the offset of the place in s, and what is known of that.
-func (p place) find(ctx context.Context, s streamlib.Stream) (from streamlib.Offset, info streamlib.Info, err error) {
-	info, err = p.stat(ctx, s)
-	gone := func(after streamlib.Offset) error {
-		return &streamlib.GoneError{Stream: s.Name(), After: after, Tail: info.Tail, First: info.First}
+// find learns what is known of the stream, and the offset of the place in it.
+func (s *subscription) find(ctx context.Context) error {
+	err := s.stat(ctx)
+	if err != nil {
+		return err
 	}
-	switch resumed := p.after != streamlib.Now; {
-	case err != nil:
-	case resumed && there(info) && !(mark{p.after, p.life}).of(info.Life):
-		err = &streamlib.GoneError{Stream: s.Name(), After: p.after, Tail: info.Tail}
-	case resumed && p.after+1 < info.First:
-		err = gone(p.after)
+	switch resumed := s.after != streamlib.Now; {
+	case resumed && there(s.of) && !(mark{s.after, s.life}).of(s.of.Life):
+		return &streamlib.GoneError{Stream: s.of.Name, After: s.after, Tail: s.of.Tail}
+	case resumed && s.after+1 < s.of.First:
+		return s.gone(s.after)
 	// An opening's: no event was seen yet.
-	case p.after == streamlib.Beginning, resumed && p.after+1 == p.from:
-		from = p.after + 1
-	case resumed && p.after >= info.Tail:
-		err = gone(p.after)
+	case s.after == streamlib.Beginning, resumed && s.after+1 == s.from:
+		s.begin = s.after + 1
+	case resumed && s.after >= s.of.Tail:
+		return s.gone(s.after)
 	case resumed:
-		from = p.after + 1
-	case p.last > 0:
-		from, err = startOfLast(ctx, s, info, p.last, p.types)
-	case p.since != nil:
-		from, err = startOfSince(ctx, s, info.Tail, *p.since)
-	case p.from == streamlib.Now:
-		from = info.Tail
-	case p.from == streamlib.Beginning:
-		from = info.First
-	case p.from < info.First:
-		err = gone(p.from - 1)
+		s.begin = s.after + 1
+	case s.last > 0:
+		s.begin, err = startOfLast(ctx, s.stream, s.of, s.last, s.types)
+	case s.since != nil:
+		s.begin, err = startOfSince(ctx, s.stream, s.of.Tail, *s.since)
+	case s.from == streamlib.Now:
+		s.begin = s.of.Tail
+	case s.from == streamlib.Beginning:
+		s.begin = s.of.First
+	case s.from < s.of.First:
+		return s.gone(s.from - 1)
 	default:
-		from = p.from
+		s.begin = s.from
 	}
-	return from, info, err
+	return err
+}
+
+// gone says that what follows after is not kept, or not yet there.
+func (s *subscription) gone(after streamlib.Offset) error {
+	return &streamlib.GoneError{Stream: s.of.Name, After: after, Tail: s.of.Tail, First: s.of.First}
 }
 
 // untold is a tail that is not known.
