@@ -30,13 +30,15 @@ type client struct {
 	http http.RoundTripper
 	keys func(context.Context) (Keys, error)
 	now  func() time.Time
+
+	spelling spelling // as Open finds it
 }
 
 // A reply is what a store answered.
 type reply struct {
 	status int
 	code   string // of an error
-	etag   string
+	etag   string // of the object that was written or read, or what the store's spelling has in its place
 	body   []byte
 	date   time.Time // the store's, zero where it told none
 	known  time.Time // when what it says was so, at the earliest: before it was asked for, by neither clock later
@@ -113,26 +115,20 @@ func (c *client) do(ctx context.Context, method, key string, query [][2]string, 
 		return r, err
 	}
 	request.URL.RawPath = u.RawPath
-	switch ifMatch {
-	case "":
-	case ifAbsent:
-		request.Header.Set("If-None-Match", "*")
-	default:
-		request.Header.Set("If-Match", ifMatch)
-	}
+	c.spelling.condition(request, ifMatch)
 	sum := hash(body)
-	request.Header.Set("X-Amz-Content-Sha256", sum)
+	request.Header.Set(c.spelling.prefix+"Content-Sha256", sum)
 	before := c.now()
 	if at.IsZero() {
 		at = before
 	}
-	signer{c.o.Region, "s3", keys}.sign(request, sum, at)
+	signer{c.spelling, keys}.sign(request, sum, at)
 	response, err := c.http.RoundTrip(request)
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", c.place(), err)
 	}
 	defer response.Body.Close()
-	r.status, r.etag, r.known = response.StatusCode, response.Header.Get("ETag"), before
+	r.status, r.etag, r.known = response.StatusCode, response.Header.Get(c.spelling.version), before
 	if r.body, err = io.ReadAll(io.LimitReader(response.Body, 256<<20)); err != nil {
 		return r, fmt.Errorf("%s: %w", c.place(), err)
 	}

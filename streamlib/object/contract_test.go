@@ -28,16 +28,27 @@ func newPatient() *fake {
 	return f
 }
 
+// newGoogle is one that does as Google's.
+func newGoogle() *fake {
+	f := newPatient()
+	f.google = true
+	return f
+}
+
 func TestStorage(t *testing.T) {
 	t.Parallel()
-	streamtest.Storage(t, func(t *testing.T) streamlib.Storage { return openFake(t, newPatient()) })
+	testStorage(t, newPatient)
+}
+
+func testStorage(t *testing.T, newStore func() *fake) {
+	streamtest.Storage(t, func(t *testing.T) streamlib.Storage { return openFake(t, newStore()) })
 	var mu sync.Mutex
 	stores := map[string]*fake{} // by the folder of the test
 	streamtest.Durable(t, func(t *testing.T, dir string) streamlib.Storage {
 		mu.Lock()
 		defer mu.Unlock()
 		if stores[dir] == nil {
-			stores[dir] = newPatient()
+			stores[dir] = newStore()
 		}
 		return openFake(t, stores[dir])
 	})
@@ -52,10 +63,23 @@ func TestStream(t *testing.T) {
 
 func TestShared(t *testing.T) {
 	t.Parallel()
+	testShared(t, newPatient)
+}
+
+func testShared(t *testing.T, newStore func() *fake) {
 	streamtest.Shared(t, func(t *testing.T) func() streamlib.Shared {
-		f := newPatient()
+		f := newStore()
 		return func() streamlib.Shared { return openFake(t, f) }
 	})
+}
+
+// TestGoogle runs the contracts in Google's spelling, which each of the storages finds by itself.
+func TestGoogle(t *testing.T) {
+	t.Parallel()
+	t.Run("storage", func(t *testing.T) { testStorage(t, newGoogle) })
+	if !testing.Short() { // it waits for long
+		t.Run("shared", func(t *testing.T) { testShared(t, newGoogle) }) // it has all of streamtest.Stream, too
+	}
 }
 
 // TestNames: the order of stems is that of names, and so is the beginning of one.

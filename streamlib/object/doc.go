@@ -84,9 +84,13 @@
 // that does not show what it took, or whose lists are not in order. One that does not look at the date of a
 // signature, at If-Match, or lets nothing be removed, is taken and nothing is ever removed there.
 //
+// Google's store passes over If-None-Match and If-Match. One that does is tried again with what Google has in their
+// place, x-goog-if-generation-match with 0 or with the generation that an answer told, in requests that are signed with
+// GOOG4-HMAC-SHA256: a request that has headers of both kinds is refused there. The keys are those that Google calls
+// HMAC keys. This is by the documentation and by what others measured; it was never tried at Google's.
+//
 // # What it does not do
 //
 // A name that was deleted leaves one small object behind. A stream that was trimmed carries the keys that it
-// remembers, up to 48 KiB, in each change. Google's own spelling of the conditions (x-goog-if-generation-match) is
-// not spoken, and the directory buckets of S3 Express are refused, for they list in no order.
+// remembers, up to 48 KiB, in each change. The directory buckets of S3 Express are refused, for they list in no order.
 package object

@@ -2,6 +2,7 @@ package object
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -16,7 +17,8 @@ import (
 )
 
 // fake is a store that keeps what S3 promises: reads and lists are of the moment, a conditional PUT is decided at one
-// moment, signatures are those of the request, and none is taken whose date is 15 minutes away.
+// moment, signatures are those of the request, and none is taken whose date is 15 minutes away. Or it is one that does
+// as Google's XML API (see spelling), as that is documented, and as others measured it: nothing was tried there.
 type fake struct {
 	now func() time.Time
 	// fault, where not nil, is asked before and after a request takes effect; what it returns takes the answer's place.
@@ -25,10 +27,12 @@ type fake struct {
 	patience time.Duration // that its storages have with it
 	unsigned bool          // its signatures are taken as they are
 	early    time.Duration // by which objects look older in lists
+	google   bool          // it is Google's
 
 	mu       sync.Mutex
 	objects  map[string]stored
 	keys     []string       // of them, sorted
+	writes   int            // that there have been
 	requests map[string]int // by method
 }
 
@@ -52,11 +56,24 @@ func (c *clock) add(d time.Duration) {
 
 type stored struct {
 	body     []byte
-	etag     string
+	etag     string // or the generation, where it is Google's
 	modified time.Time
 }
 
 var testKeys = Keys{ID: "AKIDEXAMPLE", Secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+
+// open is Open without a trial and a collector.
+func open(ctx context.Context, o Options) (*Storage, error) {
+	s, err := place(o)
+	if err != nil {
+		return nil, err
+	}
+	begun, err := s.begun(ctx)
+	if err == nil && !begun {
+		err = s.begin(ctx)
+	}
+	return s, err
+}
 
 func newFake() *fake {
 	return &fake{now: time.Now, objects: map[string]stored{}, requests: map[string]int{}}
@@ -111,15 +128,31 @@ func (f *fake) do(r *http.Request, body []byte) *http.Response {
 	return reply
 }
 
+// has tells whether a request has headers whose names begin so.
+func has(r *http.Request, prefix string) bool {
+	for name := range r.Header {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *fake) decide(r *http.Request, body []byte, now time.Time) *http.Response {
-	date, err := time.Parse(dateLayout, r.Header.Get("X-Amz-Date"))
+	is, at := amazon, r.Header.Get("X-Amz-Date")
+	if f.google && has(r, "X-Amz-") && has(r, "X-Goog-") {
+		return answer(400, "ExcessHeaderValues", nil)
+	} else if f.google && strings.HasPrefix(r.Header.Get("Authorization"), "GOOG4-HMAC-SHA256 ") {
+		is, at = google, r.Header.Get("X-Goog-Date")
+	}
+	date, err := time.Parse(dateLayout, at)
 	if err != nil {
 		return answer(403, "AccessDenied", nil)
 	}
 	if !f.unsigned {
 		again := r.Clone(r.Context())
 		again.Header.Del("Authorization")
-		signer{"us-east-1", "s3", testKeys}.sign(again, hash(body), date)
+		signer{is, testKeys}.sign(again, hash(body), date)
 		if again.Header.Get("Authorization") != r.Header.Get("Authorization") {
 			return answer(403, "SignatureDoesNotMatch", nil)
 		}
@@ -131,36 +164,60 @@ func (f *fake) decide(r *http.Request, body []byte, now time.Time) *http.Respons
 	if !ok {
 		return answer(404, "NoSuchBucket", nil)
 	}
-	is, there := f.objects[key]
+	was, there := f.objects[key]
 	switch {
 	case r.Method == http.MethodGet && key == "":
 		return f.list(r)
 	case r.Method == http.MethodGet && !there:
 		return answer(404, "NoSuchKey", nil)
 	case r.Method == http.MethodGet:
-		reply := answer(200, "", is.body)
-		reply.Header.Set("ETag", is.etag)
+		reply := answer(200, "", was.body)
+		f.version(reply, was)
 		return reply
+	case r.Method == http.MethodDelete && f.google && !there:
+		return answer(404, "NoSuchKey", nil)
 	case r.Method == http.MethodDelete:
 		delete(f.objects, key)
 		if i, there := slices.BinarySearch(f.keys, key); there {
 			f.keys = slices.Delete(f.keys, i, i+1)
 		}
 		return answer(204, "", nil)
+	case f.google: // it passes over the conditions of the other spelling
+		if want := r.Header.Get("X-Goog-If-Generation-Match"); want != "" {
+			if _, err := strconv.ParseInt(want, 10, 64); err != nil {
+				return answer(400, "InvalidArgument", nil)
+			} else if want != cmp.Or(was.etag, "0") {
+				return answer(412, "PreconditionFailed", nil)
+			}
+		}
 	case r.Header.Get("If-Match") != "" && !there:
 		return answer(404, "NoSuchKey", nil)
 	case r.Header.Get("If-None-Match") == "*" && there,
-		r.Header.Get("If-Match") != "" && r.Header.Get("If-Match") != is.etag:
+		r.Header.Get("If-Match") != "" && r.Header.Get("If-Match") != was.etag:
 		return answer(412, "PreconditionFailed", nil)
 	}
-	etag := `"` + hash(body)[:32] + `"`
-	f.objects[key] = stored{body, etag, now}
+	f.writes++
+	o := stored{body, etag(body), now}
+	if f.google {
+		o.etag = strconv.Itoa(1_700_000_000_000_000 + f.writes)
+	}
+	f.objects[key] = o
 	if i, there := slices.BinarySearch(f.keys, key); !there {
 		f.keys = slices.Insert(f.keys, i, key)
 	}
 	reply := answer(200, "", nil)
-	reply.Header.Set("ETag", etag)
+	f.version(reply, o)
 	return reply
+}
+
+func etag(body []byte) string { return `"` + hash(body)[:32] + `"` }
+
+// version lets an answer tell which object it is of.
+func (f *fake) version(reply *http.Response, o stored) {
+	reply.Header.Set("Etag", etag(o.body))
+	if f.google {
+		reply.Header.Set("X-Goog-Generation", o.etag)
+	}
 }
 
 func (f *fake) list(r *http.Request) *http.Response {
@@ -206,7 +263,7 @@ func (f *fake) list(r *http.Request) *http.Response {
 			Key, ETag    string
 			LastModified time.Time
 			Size         int
-		}{key, o.etag, o.modified.Add(-f.early), len(o.body)})
+		}{key, etag(o.body), o.modified.Add(-f.early), len(o.body)})
 	}
 	body, err := xml.Marshal(out)
 	if err != nil {

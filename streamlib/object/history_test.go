@@ -138,8 +138,12 @@ func (t *transit) say() string {
 		return fmt.Sprintf("%d is to sign", t.g.n)
 	}
 	q := t.request.URL.Query()
+	condition := ""
+	for _, name := range []string{amazon.absent[0], amazon.match, google.match} {
+		condition += t.request.Header.Get(name)
+	}
 	return fmt.Sprintf("%d %s %s%s %s", t.g.n, t.request.Method, strings.TrimPrefix(t.request.URL.Path, "/bucket/streams"),
-		q.Get("prefix"), strings.Trim(t.request.Header.Get("If-None-Match")+t.request.Header.Get("If-Match"), `"`))
+		q.Get("prefix"), strings.Trim(condition, `"`))
 }
 
 func newHistory(seed uint64, trace func(string, ...any)) *history {
@@ -149,7 +153,7 @@ func newHistory(seed uint64, trace func(string, ...any)) *history {
 		appends: map[string][]sent{}, deletes: map[string][]sent{}, runs: map[string][][]streamlib.Event{},
 		created: map[string][]byte{}, blocks: blocks{streamlib.Offset(1 + rng.IntN(4)), 1 + rng.IntN(3)},
 	}
-	h.store.unsigned = true
+	h.store.unsigned, h.store.google = true, seed%8 == 0
 	h.store.now = h.clock.now
 	return h
 }
@@ -166,8 +170,7 @@ func (h *history) gateway() {
 	o.Now = func() time.Time { return h.clock.now().Add(g.skew) }
 	o.Keys = g.keys
 	o.Transport = transport(g.roundTrip)
-	g.storage = must(place(o))
-	g.storage.blocks = h.blocks
+	g.storage = h.storage(o)
 	g.manager = streamlib.NewManager(g.storage, streamlib.Plain, streamlib.Options{Now: o.Now})
 	// A stream waits for its storage with a lock, in which synctest sees no end: so each of a manager's has one caller.
 	for c, name := range []string{"a", "b"}[:1+h.rng.IntN(5)/4] {
@@ -197,6 +200,15 @@ func (h *history) gateway() {
 			h.mu.Unlock()
 		}
 	})
+}
+
+// storage is one as Open finds it, without the trial.
+func (h *history) storage(o Options) *Storage {
+	s := must(place(o))
+	if s.blocks = h.blocks; h.store.google {
+		s.c.spelling = google
+	}
+	return s
 }
 
 // wait waits for the transit's turn.
@@ -504,9 +516,7 @@ func (h *history) do(t *transit, how string) *http.Response {
 // judge compares what is there, and what has been, with what was said.
 func (h *history) judge() error {
 	ctx := context.Background()
-	o := h.store.options()
-	s := must(place(o))
-	s.blocks = h.blocks
+	s := h.storage(h.store.options())
 	for n := range 3 {
 		for _, name := range []string{"a", "b"} {
 			if err := h.judgeStream(s, name); err != nil {

@@ -13,17 +13,18 @@ import (
 const dateLayout = "20060102T150405Z"
 
 // A signer signs requests as AWS Signature Version 4 has it: docs.aws.amazon.com, "Create a signed AWS API request".
+// Google's, GOOG4-HMAC-SHA256, is the same with other words in it.
 type signer struct {
-	region, service string
-	keys            Keys
+	spelling
+	keys Keys
 }
 
 // sign signs the request as made at t, with all its headers. Sum is the SHA-256 of the body in hex. The request's path
 // and query are in the canonical form.
 func (s signer) sign(r *http.Request, sum string, t time.Time) {
-	r.Header.Set("X-Amz-Date", t.UTC().Format(dateLayout))
+	r.Header.Set(s.prefix+"Date", t.UTC().Format(dateLayout))
 	if s.keys.Token != "" {
-		r.Header.Set("X-Amz-Security-Token", s.keys.Token)
+		r.Header.Set(s.prefix+"Security-Token", s.keys.Token)
 	}
 	names := []string{"host"}
 	values := map[string]string{"host": r.Host}
@@ -41,13 +42,14 @@ func (s signer) sign(r *http.Request, sum string, t time.Time) {
 	signed := strings.Join(names, ";")
 	canonical.WriteString("\n" + signed + "\n" + sum)
 	date := t.UTC().Format(dateLayout)
-	scope := date[:8] + "/" + s.region + "/" + s.service + "/aws4_request"
-	text := "AWS4-HMAC-SHA256\n" + date + "\n" + scope + "\n" + hash([]byte(canonical.String()))
-	key := []byte("AWS4" + s.keys.Secret)
-	for _, part := range []string{date[:8], s.region, s.service, "aws4_request"} {
+	parts := []string{date[:8], s.region, s.service, strings.ToLower(s.scheme) + "_request"}
+	scope, algorithm := strings.Join(parts, "/"), s.scheme+"-HMAC-SHA256"
+	text := algorithm + "\n" + date + "\n" + scope + "\n" + hash([]byte(canonical.String()))
+	key := []byte(s.scheme + s.keys.Secret)
+	for _, part := range parts {
 		key = mac(key, part)
 	}
-	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+s.keys.ID+"/"+scope+", SignedHeaders="+signed+
+	r.Header.Set("Authorization", algorithm+" Credential="+s.keys.ID+"/"+scope+", SignedHeaders="+signed+
 		", Signature="+hex.EncodeToString(mac(key, text)))
 }
 

@@ -65,16 +65,23 @@ type Storage struct {
 // error is *FaultError where appends could be lost. Where it could not be relied on for removing anything, nothing is,
 // and the log says so.
 func Open(ctx context.Context, o Options) (*Storage, error) {
-	s, err := open(ctx, o)
+	s, err := place(o)
 	if err != nil {
 		return nil, err
 	}
-	if o.Existing {
-		return s, nil
+	begun, err := s.begun(ctx)
+	lacks := ""
+	if err == nil && !o.Existing {
+		lacks, err = s.try(ctx)
 	}
-	lacks, err := s.try(ctx)
+	if err == nil && !begun {
+		err = s.begin(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open s3://%s/%s: %w", s.c.o.Bucket, s.c.o.Prefix, err), s.Close())
+	}
+	if o.Existing {
+		return s, nil
 	}
 	if lacks != "" {
 		s.log.Warn("what is needed no more stays in the bucket: the store cannot be relied on for removing it",
@@ -87,37 +94,38 @@ func Open(ctx context.Context, o Options) (*Storage, error) {
 	return s, nil
 }
 
-// open is Open without a collector.
-func open(ctx context.Context, o Options) (*Storage, error) {
-	s, err := place(o)
-	if err != nil {
-		return nil, err
+const format = "durable-streams objects 1\n"
+
+// begun tells whether the place has a format. It fails where that is another version's, or there is none and ought to
+// be one.
+func (s *Storage) begun(ctx context.Context) (bool, error) {
+	r, err := s.c.get(ctx, s.c.o.Prefix+"format")
+	switch {
+	case err == errNone && s.c.o.Existing:
+		return false, errors.New("there are no streams")
+	case err == errNone:
+		return false, nil
+	case err == nil && string(r.body) != format:
+		return false, fmt.Errorf("its format is %.40q, and this version knows %q", r.body, format)
 	}
-	const format = "durable-streams objects 1\n"
-	at := s.c.o.Prefix + "format"
-	r, err := s.c.get(ctx, at)
-	if err == errNone && o.Existing {
-		return nil, fmt.Errorf("open s3://%s/%s: there are no streams", o.Bucket, s.c.o.Prefix)
-	} else if err == errNone {
-		if _, err = s.c.put(ctx, at, []byte(format), ifAbsent); err == errTaken {
-			err = nil
-		}
-		r.body = []byte(format)
+	return err == nil, err
+}
+
+// begin gives the place its format. Another may have done so meanwhile.
+func (s *Storage) begin(ctx context.Context) error {
+	_, err := s.c.put(ctx, s.c.o.Prefix+"format", []byte(format), ifAbsent)
+	if err == errTaken {
+		_, err = s.begun(ctx)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open s3://%s/%s: %w", o.Bucket, s.c.o.Prefix, err)
-	}
-	if string(r.body) != format {
-		return nil, fmt.Errorf("open s3://%s/%s: its format is %.40q, and this version knows %q", o.Bucket, s.c.o.Prefix,
-			r.body, format)
-	}
-	return s, nil
+	return err
 }
 
 // place is the storage before anything is asked of the store.
 func place(o Options) (*Storage, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Region = cmp.Or(o.Region, "us-east-1")
+	asked := amazon
+	o.Region = cmp.Or(o.Region, asked.region)
+	asked.region = o.Region
 	o.Patience = cmp.Or(o.Patience, 2500*time.Millisecond)
 	if o.Bucket == "" || strings.ContainsAny(o.Bucket, "/?#@:") || len(o.Prefix) > 128 {
 		return nil, fmt.Errorf("%w bucket %q or prefix %q", streamlib.ErrInvalid, o.Bucket, o.Prefix)
@@ -129,7 +137,7 @@ func place(o Options) (*Storage, error) {
 	if o.Prefix != "" && !strings.HasSuffix(o.Prefix, "/") {
 		o.Prefix += "/"
 	}
-	s := &Storage{c: &client{o: o, base: base, http: o.Transport, keys: o.Keys, now: o.Now},
+	s := &Storage{c: &client{o: o, base: base, http: o.Transport, keys: o.Keys, now: o.Now, spelling: asked},
 		log: o.Log, endCollector: func() {}, blocks: blocks{64, 4}, known: map[string]*tail{}}
 	if s.c.http == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()

@@ -32,9 +32,13 @@ func put(s *Storage, o int) error {
 // TestFence stalls a writer for over an hour between what it knows and its request. Meanwhile another has written to its
 // place, and that object was removed, as a collector does: the late write must not fill the hole.
 func TestFence(t *testing.T) {
+	t.Run("S3", func(t *testing.T) { testFence(t, newFake()) })
+	t.Run("Google", func(t *testing.T) { testFence(t, newGoogle()) })
+}
+
+func testFence(t *testing.T, f *fake) {
 	is := is.New(t)
 	clock := time.Now()
-	f := newFake()
 	f.now = func() time.Time { return clock }
 	other := openFake(t, f)
 	stall := func() {}

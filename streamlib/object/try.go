@@ -24,8 +24,38 @@ const racers = 16
 
 // try tries with some thirty requests, below a name of its own, whether the store keeps its word. The error is
 // *FaultError where appends could be lost. Where it is the collector alone that cannot rely on it, lacks tells why.
+//
+// A store that does not heed the conditions is tried once more, in Google's spelling. That is found by what it does and
+// not by its host, so that it holds behind any name, and is never believed of a name alone.
 func (s *Storage) try(ctx context.Context) (lacks string, err error) {
-	t := trial{s: s, at: s.c.o.Prefix + "try/" + rand.Text() + "/"}
+	t := trial{s: s}
+	if lacks, err = t.run(ctx); err == nil || t.heeded {
+		return lacks, err
+	}
+	_, faulty := errors.AsType[*FaultError](err)
+	answer, refused := errors.AsType[*answerError](err)
+	if !faulty && !(refused && (answer.http == http.StatusBadRequest || answer.http == http.StatusNotImplemented)) {
+		return "", err
+	}
+	s.c.spelling = google
+	lacks, second := (&trial{s: s}).run(ctx)
+	_, faulty = errors.AsType[*FaultError](second)
+	if _, refused = errors.AsType[*answerError](second); faulty || refused {
+		return "", fmt.Errorf("%w (and asked in Google's spelling: %v)", err, second)
+	}
+	return lacks, second
+}
+
+// A trial is one in one spelling.
+type trial struct {
+	s       *Storage
+	heeded  bool   // conditions that objects are not there
+	at      string // of its objects
+	written []string
+}
+
+func (t *trial) run(ctx context.Context) (lacks string, err error) {
+	t.at = t.s.c.o.Prefix + "try/" + rand.Text() + "/"
 	defer func() {
 		removed := t.remove(ctx)
 		if err == nil && lacks == "" {
@@ -33,7 +63,7 @@ func (s *Storage) try(ctx context.Context) (lacks string, err error) {
 		}
 	}()
 	etag, date, err := t.race(ctx)
-	if err == nil {
+	if t.heeded = err == nil; t.heeded {
 		err = t.lists(ctx)
 	}
 	if err == nil {
@@ -43,13 +73,6 @@ func (s *Storage) try(ctx context.Context) (lacks string, err error) {
 		lacks, err = t.dates(ctx, date)
 	}
 	return lacks, err
-}
-
-// A trial is one of them.
-type trial struct {
-	s       *Storage
-	at      string // of its objects
-	written []string
 }
 
 // put sends a request until there is an answer that is more than a plea to wait.
@@ -74,6 +97,7 @@ func (t *trial) put(ctx context.Context, key, body, ifMatch string, at time.Time
 // race lets several write one object on the condition that it is not there.
 func (t *trial) race(ctx context.Context) (etag string, date time.Time, err error) {
 	t.written = append(t.written, "b")
+	absent := strings.Join(t.s.c.spelling.absent[:], ": ")
 	replies, errs := make([]reply, racers), make([]error, racers)
 	var racing sync.WaitGroup
 	for i := range racers {
@@ -90,7 +114,7 @@ func (t *trial) race(ctx context.Context) (etag string, date time.Time, err erro
 		case r.status < 300:
 			won, winner = won+1, fmt.Sprint(i)
 		case !r.taken() && !r.again():
-			return "", date, t.s.c.failed("write with If-None-Match: *", r)
+			return "", date, t.s.c.failed("write with "+absent, r)
 		case r.again() && !r.refused():
 			open, err = true, t.s.c.failed("put", r)
 		}
@@ -98,13 +122,13 @@ func (t *trial) race(ctx context.Context) (etag string, date time.Time, err erro
 	r, failed := t.s.c.get(ctx, t.at+"b")
 	switch {
 	case won > 1:
-		return "", date, &FaultError{fmt.Sprintf("%d of %d writers of one object had If-None-Match: * fulfilled at once, "+
-			"and all but one of them were lost", won, racers)}
+		return "", date, &FaultError{fmt.Sprintf("%d of %d writers of one object had %s fulfilled at once, "+
+			"and all but one of them were lost", won, racers, absent)}
 	case won == 0 && failed == errNone:
 		if r, err = t.put(ctx, "b", "0", ifAbsent, time.Time{}); err != nil {
 			return "", date, err
 		} else if r.status >= 300 {
-			return "", date, t.s.c.failed("write with If-None-Match: *", r)
+			return "", date, t.s.c.failed("write with "+absent, r)
 		}
 		winner = "0"
 		r, failed = t.s.c.get(ctx, t.at+"b")
@@ -118,7 +142,7 @@ func (t *trial) race(ctx context.Context) (etag string, date time.Time, err erro
 	if again, err := t.put(ctx, "b", "again", ifAbsent, time.Time{}); err != nil {
 		return "", date, err
 	} else if again.status < 300 {
-		return "", date, &FaultError{"it wrote an object that was there, though If-None-Match: * forbade it"}
+		return "", date, &FaultError{"it wrote an object that was there, though " + absent + " forbade it"}
 	}
 	return r.etag, r.date, nil
 }
@@ -165,17 +189,18 @@ func (t *trial) lists(ctx context.Context) error {
 
 // matches writes on the condition that the object is still the same.
 func (t *trial) matches(ctx context.Context, etag string) (lacks string, err error) {
+	match := t.s.c.spelling.match
 	for _, test := range []struct {
-		key, etag string
+		key       string
 		fulfilled bool
 		lacks     string
 	}{
-		{"b", `"00000000000000000000000000000000"`, false, "it wrote an object that had changed, though If-Match forbade it"},
-		{"d", etag, false, "it wrote an object that was gone, though If-Match forbade it"},
-		{"b", etag, true, "it did not write an object that was the same, though If-Match allowed it"},
+		{"b", true, "it did not write an object that was the same, though " + match + " allowed it"},
+		{"b", false, "it wrote an object that had changed, though " + match + " forbade it"},
+		{"d", false, "it wrote an object that was gone, though " + match + " forbade it"},
 	} {
 		t.written = append(t.written, test.key)
-		r, err := t.put(ctx, test.key, "matched", test.etag, time.Time{})
+		r, err := t.put(ctx, test.key, "matched", etag, time.Time{})
 		if err != nil {
 			return "", err
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/iterate/durable-streams/streamlib"
 	"github.com/matryer/is"
@@ -86,6 +88,7 @@ func TestTry(t *testing.T) {
 			if test.refused != "" {
 				is.True(err != nil)
 				is.True(strings.Contains(err.Error(), test.refused))
+				is.Equal(f.count(""), f.count("try/")) // where it is refused nothing is begun
 				return
 			}
 			is.NoErr(err)
@@ -99,6 +102,51 @@ func TestTry(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTryGoogle: Google's store is asked in its own spelling. It takes one write a second of each name.
+func TestTryGoogle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		f := newFake()
+		f.google = true
+		var log bytes.Buffer
+		o := f.options()
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		var mu sync.Mutex
+		written, refused := map[string]time.Time{}, 0
+		o.Transport = transport(func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			body, _ := io.ReadAll(r.Body)
+			last, again := written[r.URL.Path]
+			if r.Method == http.MethodPut && again && time.Since(last) < time.Second {
+				refused++
+				return answer(429, "SlowDown", nil), nil
+			}
+			a := f.do(r, body)
+			if r.Method == http.MethodPut && a.StatusCode == 200 {
+				written[r.URL.Path] = time.Now()
+			}
+			return a, nil
+		})
+		s, err := Open(t.Context(), o)
+		is.NoErr(err)
+		is.Equal(s.c.spelling, google)
+		is.Equal(log.String(), "") // it lacks nothing
+		is.True(refused > racers-2)
+		is.Equal(f.count("try/"), 0)
+		is.NoErr(put(s, 0))
+		is.NoErr(s.Close())
+
+		o.Existing = true // as those open it that only read, and try nothing
+		s, err = Open(t.Context(), o)
+		is.NoErr(err)
+		info, err := s.Stat(t.Context(), "a")
+		is.NoErr(err)
+		is.Equal(info.Tail, streamlib.Offset(1))
+		is.NoErr(s.Close())
+	})
 }
 
 // TestTryUnavailable: that a store does not answer is none of its faults.
