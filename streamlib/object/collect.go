@@ -33,6 +33,17 @@ type progress struct {
 	Done  time.Time `json:"done,omitzero"` // when the last one began that has seen all
 }
 
+// Collect does now what a storage that Open returned does by itself about every hour, and returns how many objects it
+// has written and removed: none where that is not due, or another process is at it. Where the store cannot be relied on
+// for that, or Open did not try, it is ErrUnavailable.
+func (s *Storage) Collect(ctx context.Context) (written, removed int, err error) {
+	if !s.collects {
+		return 0, 0, fmt.Errorf("%w: the store is not known to be reliable for removing anything", streamlib.ErrUnavailable)
+	}
+	p, err := s.pass(ctx)
+	return p.made, p.removed, err
+}
+
 // collector makes passes until ctx is done.
 func (s *Storage) collector(ctx context.Context) {
 	for {
@@ -41,13 +52,13 @@ func (s *Storage) collector(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		p, err := s.pass(ctx)
+		written, removed, err := s.Collect(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
 			s.log.Warn("the object store could not be tidied up; it is tried again", "error", err)
-		case p.made+p.removed > 0:
-			s.log.Info("the object store was tidied up", "written", p.made, "removed", p.removed)
+		case written+removed > 0:
+			s.log.Info("the object store was tidied up", "written", written, "removed", removed)
 		}
 	}
 }

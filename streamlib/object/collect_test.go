@@ -2,6 +2,7 @@ package object
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -199,4 +200,23 @@ func TestPasses(t *testing.T) {
 	q, err = s.pass(t.Context())
 	is.NoErr(err)
 	is.Equal(q.made+q.removed, 0) // it is over, for an hour
+}
+
+// TestCollectNow: who asks for a pass has one where it is due, and where the store was found to be good for it.
+func TestCollectNow(t *testing.T) {
+	is := is.New(t)
+	_, s, clock := clocked(t)
+	for i := range 100 {
+		is.NoErr(put(s, i))
+	}
+	*clock = clock.Add(2 * lifetime)
+	_, _, err := s.Collect(t.Context())
+	is.True(errors.Is(err, streamlib.ErrUnavailable)) // nothing was tried
+	s.collects = true
+	written, removed, err := s.Collect(t.Context())
+	is.NoErr(err)
+	is.Equal([]int{written, removed}, []int{2, 97}) // blocks of 64, without the newest
+	written, removed, err = s.Collect(t.Context())
+	is.NoErr(err)
+	is.Equal([]int{written, removed}, []int{0, 0})
 }

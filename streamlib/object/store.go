@@ -53,6 +53,7 @@ type Storage struct {
 	closed atomic.Bool
 	blocks blocks
 
+	collects     bool // it may, by the trial
 	endCollector context.CancelFunc
 	collecting   sync.WaitGroup
 
@@ -88,6 +89,7 @@ func Open(ctx context.Context, o Options) (*Storage, error) {
 			"store", lacks)
 		return s, nil
 	}
+	s.collects = true
 	var collecting context.Context
 	collecting, s.endCollector = context.WithCancel(context.WithoutCancel(ctx))
 	s.collecting.Go(func() { s.collector(collecting) })

@@ -92,6 +92,8 @@ func TestTry(t *testing.T) {
 				return
 			}
 			is.NoErr(err)
+			_, _, err = s.Collect(t.Context())
+			is.Equal(errors.Is(err, streamlib.ErrUnavailable), test.lacks != "")
 			is.NoErr(s.Close())
 			is.Equal(strings.Contains(log.String(), "stays in the bucket"), test.lacks != "")
 			if !strings.Contains(log.String(), test.lacks) {

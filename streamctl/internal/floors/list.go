@@ -52,7 +52,7 @@ func measure(ctx context.Context, bin string, only ...string) error {
 		{"disk", l.disk}, {"creating", l.creating}, {"appends", l.appends}, {"hot", l.hot},
 		{"protocol", l.protocol}, {"keeping", l.keeping}, {"batches", l.batches}, {"live", l.live}, {"reading", l.reading},
 		{"starting", l.starting}, {"memory", l.memory}, {"listing", l.listing}, {"pressure", l.pressure},
-		{"commands", l.commands}, {"objects", l.objects},
+		{"commands", l.commands}, {"objects", l.objects}, {"collected", l.collected},
 	} {
 		if len(only) > 0 && !slices.Contains(only, part.name) {
 			continue

@@ -14,7 +14,7 @@
 // wakes and that writes the same frames. "copy" is a file of the same events sent through net/http in user space.
 //
 // A part is one of its sections: disk, creating, appends, hot, keeping, batches, live, reading, starting, memory,
-// listing, pressure, commands, and objects, which is left out unless VERSITYGW names one.
+// listing, pressure, commands, and objects and collected, which are left out unless VERSITYGW names one.
 //
 // Beside it stands streamd with --storage memory, which shows what of the distance to bare is the disk's.
 package main
