@@ -99,6 +99,7 @@ func (c *call) units() ([]unit, error) {
 Description=Event streams
 Requires=%[1]s.socket
 After=%[1]s.socket network.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
