@@ -182,7 +182,16 @@ func serviceInstall(ctx context.Context, c *call) error {
 		}
 		return nil
 	}
-	for _, u := range units {
+	var stale []string // what may run as it was installed before
+	for i, u := range units {
+		had, err := os.ReadFile(u.path)
+		switch {
+		case err != nil: // the first time
+		case i == 0 && string(had) != u.text:
+			stale = []string{".socket", ".service"}
+		case stale == nil:
+			stale = []string{".service"}
+		}
 		if err := os.MkdirAll(filepath.Dir(u.path), 0o755); err != nil {
 			return c.needsRoot(err)
 		}
@@ -199,6 +208,9 @@ func serviceInstall(ctx context.Context, c *call) error {
 			serviceName}
 	}
 	next = append(next, c.systemctl("daemon-reload"), c.systemctl("enable --now", ".socket", ".service"))
+	if stale != nil { // a socket that is the same as before keeps who comes meanwhile
+		next = append(next, c.systemctl("restart", stale...))
+	}
 	return c.sayNext(next...)
 }
 

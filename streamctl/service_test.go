@@ -32,6 +32,14 @@ func TestService(t *testing.T) {
 	is.Equal(said.code, 0)
 	is.True(strings.Contains(said.stderr, "systemctl --user enable --now streamd.socket streamd.service"))
 	is.Equal(p.ok("ls systemd/user"), "streamd.service\nstreamd.socket\n")
+	is.True(!strings.Contains(said.stderr, "restart"))
+	for flags, next := range map[string]string{ // what was installed before may run
+		"--port 3999 --tokens t": "restart streamd.service", "--port 3998": "restart streamd.socket streamd.service"} {
+		said := p.run("XDG_CONFIG_HOME=%s streamctl service install --user --port 3999; "+
+			"XDG_CONFIG_HOME=%[1]s streamctl service install --user %s", p.dir, flags)
+		is.Equal(said.code, 0)
+		is.True(strings.HasSuffix(said.stderr, "  systemctl --user "+next+"\n"))
+	}
 	if _, err := exec.LookPath("systemd-analyze"); err == nil {
 		// Units of systemd go by their file's name.
 		p.ok(`mkdir system && streamctl service install --print --port 3999 | awk '/^# \// {f = $2; sub(".*/", "system/", f); ` +
