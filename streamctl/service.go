@@ -112,16 +112,14 @@ TimeoutStopSec=10
 WatchdogSec=1min
 LimitNOFILE=65536
 %[4]s`, serviceName, unitWord(path), strings.Join(args, " "), state)
-	wanted := "default.target"
 	if !user {
-		wanted = "multi-user.target"
 		home := "ProtectHome=yes\n"
 		if slices.ContainsFunc(append(args, path), isOfHome) {
 			home = "ProtectHome=read-only\n"
 		}
 		b.WriteString("User=" + serviceName + "\n" + write + home + sandboxOfSystem)
 	}
-	fmt.Fprintf(&b, "%s\n[Install]\nWantedBy=%s\n", sandbox, wanted)
+	fmt.Fprintf(&b, "%s\n[Install]\nWantedBy=%s\n", sandbox, c.bootTarget())
 	socket := fmt.Sprintf(`[Unit]
 Description=Event streams, the socket
 
@@ -149,6 +147,14 @@ func (c *call) unitFolder() (string, error) {
 		config = filepath.Join(home, ".config")
 	}
 	return filepath.Join(config, "systemd", "user"), nil
+}
+
+// bootTarget is what wants the service at boot, or at the login of its user.
+func (c *call) bootTarget() string {
+	if c.has("user") {
+		return "default.target"
+	}
+	return "multi-user.target"
 }
 
 // isOfHome tells whether a flag or a path has a file that ProtectHome= would hide.
@@ -249,8 +255,10 @@ func serviceUninstall(ctx context.Context, c *call) error {
 		return err
 	}
 	found := false
-	for _, end := range []string{".service", ".socket"} {
-		path := filepath.Join(folder, serviceName+end)
+	for _, name := range []string{serviceName + ".service", serviceName + ".socket",
+		filepath.Join(c.bootTarget()+".wants", serviceName+".service"), // a link of systemctl enable's, as the next one
+		filepath.Join("sockets.target.wants", serviceName+".socket")} {
+		path := filepath.Join(folder, name)
 		if c.has("print") {
 			fmt.Fprintln(c.stdout, path)
 			continue

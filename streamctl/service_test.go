@@ -56,8 +56,11 @@ func TestService(t *testing.T) {
 	} else {
 		t.Log("there is no systemd-analyze: the units were not verified")
 	}
+	// As systemctl enable does.
+	p.ok("cd systemd/user; mkdir sockets.target.wants default.target.wants; ln -s $PWD/streamd.socket $PWD/other.socket " +
+		"sockets.target.wants; ln -s $PWD/streamd.service default.target.wants")
 	is.Equal(p.run("XDG_CONFIG_HOME=%s streamctl service uninstall --user", p.dir).code, 0)
-	is.Equal(p.ok("ls systemd/user"), "")
+	is.Equal(p.ok("find systemd ! -type d | sort"), "systemd/user/sockets.target.wants/other.socket\n")
 	is.Equal(p.run("XDG_CONFIG_HOME=%s streamctl service uninstall --user", p.dir).code, 3)
 	is.Equal(p.run("XDG_CONFIG_HOME=%s streamctl service status --user", p.dir).code, 3)
 }
