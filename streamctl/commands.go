@@ -222,11 +222,12 @@ is not ok, and 3 when no server runs.
 			name: "service install", usage: "[--user] [--print] [flags]", does: "make the server a service of systemd",
 			flags: serviceFlags + " dir user print", many: "retain expire webhook allow-host allow-origin",
 			run:  serviceInstall,
-			also: map[string]string{"dir": "; here the service's own, /var/lib/streamd"},
+			also: map[string]string{"dir": "; here the service's own, /var/lib/streamd", "unix": ": the service's"},
 			manual: `
 Writes two units for systemd 252 or later, streamd.socket and streamd.service, and says what to type next. Systemd
 listens, and hands its socket to streamd: a restart refuses no connection. The service may write to its folder and to
-nothing else; it is reloaded by SIGHUP, and started again when it fails, hangs, or the disk has failed to sync.
+nothing else; it is reloaded by SIGHUP, and started again when it fails, hangs, or the disk has failed to sync. A socket
+of --unix is made by systemd, which replaces whatever socket stands there.
 
   streamctl service install --print
   sudo streamctl service install --port 3000 --retain '*=30d'

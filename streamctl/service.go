@@ -14,13 +14,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/iterate/durable-streams/streamlib/daemon"
 )
 
-// serviceFlags are those of streamd that a service can have: its port is the socket's.
+// serviceFlags are those of streamd that a service can have: its host, its port and its path are the socket unit's.
 var serviceFlags = strings.Join(slices.DeleteFunc(strings.Fields(streamdFlags), func(name string) bool {
-	return name == "exit-on-failure" || name == "unix" // which the unit has by itself, and which systemd makes
+	return name == "exit-on-failure" // which the unit has by itself
 }), " ")
 
 // A unit is a file of systemd's.
@@ -79,8 +80,13 @@ func (c *call) units() ([]unit, error) {
 	if port == "0" {
 		return nil, c.usageErr("--port 0: a socket of systemd has a port of its own")
 	}
+	unix, err := c.unixSocket()
+	if err != nil {
+		return nil, err
+	}
 	delete(given, "port")
 	delete(given, "host")
+	delete(given, "unix")
 	args := []string{"--dir=%S/" + serviceName}
 	var state, write string
 	if state = "StateDirectory=" + serviceName + "\nStateDirectoryMode=0700\n"; c.has("dir") {
@@ -125,12 +131,41 @@ Description=Event streams, the socket
 
 [Socket]
 ListenStream=%s
-
+%s
 [Install]
 WantedBy=sockets.target
-`, net.JoinHostPort(host, port))
+`, net.JoinHostPort(host, port), unix)
 	return []unit{{filepath.Join(folder, serviceName+".socket"), socket},
 		{filepath.Join(folder, serviceName+".service"), b.String()}}, nil
+}
+
+// unixSocket returns the lines of the socket unit for --unix. Systemd makes the socket, for the user that the server
+// has, and removes it when it stops to listen.
+func (c *call) unixSocket() (lines string, err error) {
+	if !c.has("unix") {
+		return "", nil
+	}
+	path := c.value("unix")
+	if path == "" {
+		return "", c.usageErr("--unix is empty")
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	const most = 107 // sockaddr_un(7), and a NUL
+	switch info, err := os.Lstat(path); {
+	case len(path) > most:
+		return "", c.usageErr("--unix: the path of a socket has at most %d bytes, and this one has %d", most, len(path))
+	case strings.ContainsFunc(path, unicode.IsControl), strings.HasSuffix(path, " "), strings.HasSuffix(path, `\`):
+		return "", c.usageErr("--unix %q: a unit cannot have this path", path)
+	case err == nil && info.Mode().Type() != fs.ModeSocket:
+		return "", fmt.Errorf("--unix: %s is there and no socket, and systemd would remove it", daemon.Word(path))
+	}
+	lines = "ListenStream=" + strings.ReplaceAll(path, "%", "%%") + "\nSocketMode=0600\nRemoveOnStop=yes\n"
+	if !c.has("user") {
+		lines += "SocketUser=" + serviceName + "\n"
+	}
+	return lines, nil
 }
 
 // unitFolder is where the units go.
@@ -292,20 +327,23 @@ func serviceStatus(ctx context.Context, c *call) error {
 		return err
 	}
 	members := [][2]string{{"unit", path}}
-	args := []string{"show", "--property=ActiveState,StatusText,MainPID,UnitFileState", serviceName + ".service"}
-	if c.has("user") {
-		args = append([]string{"--user"}, args...)
-	}
-	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
-	if err != nil {
-		return fmt.Errorf("%s is there, but systemctl does not tell of it: %w", daemon.Word(path), err)
-	}
 	active := false
-	for line := range strings.Lines(string(bytes.TrimSpace(out))) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		active = active || name == "ActiveState" && value == "active"
-		words := map[string]string{"ActiveState": "state", "StatusText": "says", "MainPID": "pid", "UnitFileState": "at boot"}
-		members = append(members, [2]string{cmp.Or(words[name], name), value})
+	for _, of := range [][2]string{{".service", "ActiveState,StatusText,MainPID,UnitFileState"}, {".socket", "Listen"}} {
+		args := []string{"show", "--property=" + of[1], serviceName + of[0]}
+		if c.has("user") {
+			args = append([]string{"--user"}, args...)
+		}
+		out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+		if err != nil {
+			return fmt.Errorf("%s is there, but systemctl does not tell of it: %w", daemon.Word(path), err)
+		}
+		for line := range strings.Lines(string(bytes.TrimSpace(out))) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			active = active || name == "ActiveState" && value == "active"
+			words := map[string]string{"ActiveState": "state", "StatusText": "says", "MainPID": "pid",
+				"UnitFileState": "at boot", "Listen": "listens"}
+			members = append(members, [2]string{cmp.Or(words[name], name), strings.TrimSuffix(value, " (Stream)")})
+		}
 	}
 	err = c.table(members)
 	if err == nil && !active {

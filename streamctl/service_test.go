@@ -28,6 +28,20 @@ func TestService(t *testing.T) {
 	is.True(!strings.Contains(printed, "--port"))
 	is.Equal(p.run("streamctl service install --port 0").code, 2)
 
+	// The socket of --unix is the server's user's alone, and systemd replaces whatever stands there.
+	is.True(!strings.Contains(printed, "SocketMode="))
+	printed = p.ok("streamctl service install --print --unix 'run/100%% of'")
+	is.True(strings.Contains(printed, "\nListenStream=127.0.0.1:3000\nListenStream="+p.dir+"/run/100%% of\n"+
+		"SocketMode=0600\nRemoveOnStop=yes\nSocketUser=streamd\n\n"))
+	is.True(!strings.Contains(printed, "--unix"))
+	printed = p.ok("streamctl service install --print --user --unix /run/s")
+	is.True(strings.Contains(printed, "\nSocketMode=0600\n") && !strings.Contains(printed, "User="))
+	for _, path := range []string{"''", "\"$(printf 'a\nb')\"", `'a\'`, "'a '", strings.Repeat("x", 108)} {
+		is.Equal(p.run("streamctl service install --print --unix %s", path).code, 2) // path
+	}
+	is.True(strings.Contains(p.run("touch precious; streamctl service install --print --unix precious").stderr,
+		"/precious is there and no socket, and systemd would remove it\n"))
+
 	said := p.run("XDG_CONFIG_HOME=%s streamctl service install --user --port 3999", p.dir)
 	is.Equal(said.code, 0)
 	is.True(strings.Contains(said.stderr, "systemctl --user enable --now streamd.socket streamd.service"))
@@ -42,8 +56,8 @@ func TestService(t *testing.T) {
 	}
 	if _, err := exec.LookPath("systemd-analyze"); err == nil {
 		// Units of systemd go by their file's name.
-		p.ok(`mkdir system && streamctl service install --print --port 3999 | awk '/^# \// {f = $2; sub(".*/", "system/", f); ` +
-			`next} {print > f}'`)
+		p.ok(`mkdir system && streamctl service install --print --port 3999 --unix '/run/a b%%' | ` +
+			`awk '/^# \// {f = $2; sub(".*/", "system/", f); next} {print > f}'`)
 		verified := p.run("systemd-analyze verify ./system/streamd.service ./system/streamd.socket")
 		is.Equal(verified.stderr+verified.stdout, "")
 		out := p.run("systemd-analyze security --offline=true ./system/streamd.service").stdout
@@ -56,6 +70,18 @@ func TestService(t *testing.T) {
 	} else {
 		t.Log("there is no systemd-analyze: the units were not verified")
 	}
+	// What systemctl of 252 says.
+	p.ok(`mkdir bin && cat > bin/systemctl << 'E' && chmod +x bin/systemctl
+#!/bin/sh
+test "$1 $2" = "--user show" || exit 1
+case "$4" in
+streamd.service) printf 'MainPID=118\nStatusText=2 streams open\nActiveState=active\nUnitFileState=enabled\n' ;;
+streamd.socket) printf 'Listen=127.0.0.1:3999 (Stream)\nListen=/run/s (Stream)\n' ;;
+esac
+E`)
+	is.Equal(p.ok(`XDG_CONFIG_HOME=%s PATH="$PWD/bin:$PATH" streamctl service status --user`, p.dir), "unit     "+p.dir+
+		"/systemd/user/streamd.service\npid      118\nsays     2 streams open\nstate    active\nat boot  enabled\n"+
+		"listens  127.0.0.1:3999\nlistens  /run/s\n")
 	// As systemctl enable does.
 	p.ok("cd systemd/user; mkdir sockets.target.wants default.target.wants; ln -s $PWD/streamd.socket $PWD/other.socket " +
 		"sockets.target.wants; ln -s $PWD/streamd.service default.target.wants")

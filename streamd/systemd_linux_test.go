@@ -80,10 +80,16 @@ func TestManagerOf(t *testing.T) {
 // onSocket starts streamd as systemd does, with the descriptor to listen on.
 func onSocket(t *testing.T, l *os.File, args ...string) (c *exec.Cmd, url string, stderr *strings.Builder) {
 	t.Helper()
-	c = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`, streamdBinary(t)},
-		args...)...)
+	return onSockets(t, []*os.File{l}, args...)
+}
+
+// onSockets is onSocket with more than one.
+func onSockets(t *testing.T, all []*os.File, args ...string) (c *exec.Cmd, url string, stderr *strings.Builder) {
+	t.Helper()
+	c = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, len(all)),
+		streamdBinary(t)}, args...)...)
 	stderr = new(strings.Builder)
-	c.ExtraFiles, c.Stderr = []*os.File{l}, stderr
+	c.ExtraFiles, c.Stderr = all, stderr
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start()
@@ -177,4 +183,69 @@ func TestSocketsAreUnderTheRule(t *testing.T) {
 	c, _, stderr = onSocket(t, r, "--dir", t.TempDir())
 	is.Equal(exitStatus(c.Wait()), 1)
 	is.True(strings.Contains(stderr.String(), "it does not listen"))
+}
+
+// TestUnixSocketOfManager: one that systemd has made beside that of the port is as that of --unix, and stays systemd's:
+// it is there, and keeps who comes, while no server runs.
+func TestUnixSocketOfManager(t *testing.T) {
+	is := is.New(t)
+	dir, err := os.MkdirTemp("", "unix") // the path of a socket is short
+	is.NoErr(err)
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "s")
+	var files []*os.File
+	for _, of := range [][2]string{{"unix", path}, {"tcp", "127.0.0.1:0"}} {
+		l, err := net.Listen(of[0], of[1])
+		is.NoErr(err)
+		defer l.Close()
+		f, err := l.(interface{ File() (*os.File, error) }).File()
+		is.NoErr(err)
+		defer f.Close()
+		files = append(files, f)
+	}
+	pair, _ := newPair(t)
+	tokens := filepath.Join(dir, "tokens")
+	tokensFile(t, tokens, "ci read")
+	flags := append(pair.flags(), "--dir", t.TempDir(), "--tokens", tokens)
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}}}
+	get := func(path, token string) (status int, body string) {
+		r, err := http.NewRequest("GET", "http://localhost"+path, nil)
+		is.NoErr(err)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		answer, err := client.Do(r)
+		is.NoErr(err)
+		defer answer.Body.Close()
+		b, err := io.ReadAll(answer.Body)
+		is.NoErr(err)
+		return answer.StatusCode, string(b)
+	}
+	for _, all := range [][]*os.File{files, {files[1], files[0]}} {
+		server, url, _ := onSockets(t, all, flags...)
+		is.True(strings.HasPrefix(url, "https://127.0.0.1:")) // for which the certificate is
+		status, _ := get("/streams", "")
+		is.Equal(status, http.StatusUnauthorized)
+		status, _ = get("/streams", "secret-ci")
+		is.Equal(status, http.StatusOK)
+		_, health := get("/healthz", "secret-ci")
+		is.True(!strings.Contains(health, `"pid"`)) // that the folder's own socket tells
+		is.NoErr(server.Process.Signal(syscall.SIGTERM))
+		is.NoErr(server.Wait())
+	}
+	waiting, err := net.Dial("unix", path)
+	is.NoErr(err)
+	defer waiting.Close()
+	_, err = io.WriteString(waiting, "GET /readyz HTTP/1.0\r\n\r\n")
+	is.NoErr(err)
+	server, _, _ := onSockets(t, files, flags...)
+	is.NoErr(waiting.SetReadDeadline(time.Now().Add(time.Minute)))
+	answer, err := bufio.NewReader(waiting).ReadString('\n')
+	is.NoErr(err)
+	is.Equal(strings.TrimSpace(answer), "HTTP/1.0 200 OK")
+	is.NoErr(server.Process.Signal(syscall.SIGTERM))
+	is.NoErr(server.Wait())
 }
