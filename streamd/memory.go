@@ -55,9 +55,13 @@ func (v *sizeValue) Set(s string) (err error) {
 }
 
 // machineMemory is the memory bound where none is chosen: half of what the machine, or the control group of this process
-// has, at most budget.Default. Root is / but in tests.
-func machineMemory(root string) int64 {
+// has, at most budget.Default. The machine has total bytes, or less where /proc/meminfo says so, as in a container; total
+// is 0 where it is not known. Root is / but in tests.
+func machineMemory(root string, total int64) int64 {
 	least := int64(math.MaxInt64)
+	if total > 0 {
+		least = total
+	}
 	read := func(file string) {
 		if b, err := os.ReadFile(path.Join(root, file)); err == nil {
 			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 { // v2 says max for none

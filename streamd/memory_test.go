@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,23 +35,39 @@ func TestMachineMemory(t *testing.T) {
 	for _, test := range []struct {
 		files map[string]string
 		want  int64
+		total int64
 	}{
-		{nil, 1 << 30}, // another system's
-		{map[string]string{meminfo: "MemTotal:       24683520 kB\nMemFree: 1 kB\n"}, 2 << 30},
-		{map[string]string{meminfo: "MemTotal: 1048576 kB\n"}, 1 << 29},
-		{map[string]string{meminfo: "MemTotal: 1024 kB\n"}, 64 << 20},
+		{nil, 1 << 30, 0},       // another system's
+		{nil, 1 << 29, 1 << 30}, // as a service has it, whose /proc has only processes
+		{map[string]string{meminfo: "MemTotal: 524288 kB\n"}, 1 << 28, 1 << 30},
+		{map[string]string{meminfo: "MemTotal:       24683520 kB\nMemFree: 1 kB\n"}, 2 << 30, 0},
+		{map[string]string{meminfo: "MemTotal: 1048576 kB\n"}, 1 << 29, 0},
+		{map[string]string{meminfo: "MemTotal: 1024 kB\n"}, 64 << 20, 0},
 		{map[string]string{meminfo: "MemTotal: 8388608 kB\n", group: "0::/a/b\n",
-			"sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "314572800\n"}, 150 << 20},
+			"sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "314572800\n"}, 150 << 20, 0},
 		{map[string]string{meminfo: "MemTotal: 8388608 kB\n", group: "3:cpu:/x\n4:memory:/docker/1\n0::/\n",
-			"sys/fs/cgroup/memory/memory.limit_in_bytes": "314572800\n"}, 150 << 20}, // as a container sees its own
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "314572800\n"}, 150 << 20, 0}, // as a container sees its own
 		{map[string]string{meminfo: "MemTotal: 8388608 kB\n", group: "4:memory:/a\n",
-			"sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9223372036854771712\n"}, 2 << 30},
+			"sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9223372036854771712\n"}, 2 << 30, 0},
 	} {
 		root := t.TempDir()
 		for name, text := range test.files {
 			is.NoErr(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o700))
 			is.NoErr(os.WriteFile(filepath.Join(root, name), []byte(text), 0o600))
 		}
-		is.Equal(machineMemory(root), test.want)
+		is.Equal(machineMemory(root, test.total), test.want)
 	}
+}
+
+// TestTotalMemory: the system tells it without a file.
+func TestTotalMemory(t *testing.T) {
+	is := is.New(t)
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Skip("there is nothing to compare it with: ", err)
+	}
+	var kib int64
+	_, err = fmt.Sscanf(string(b), "MemTotal: %d kB", &kib)
+	is.NoErr(err)
+	is.Equal(totalMemory(), kib<<10)
 }

@@ -146,7 +146,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		StartedAt: time.Now().UTC(), Args: o.args,
 	}
 	o.limits.fit()
-	memory := cmp.Or(o.memory, machineMemory("/"))
+	memory := cmp.Or(o.memory, machineMemory("/", totalMemory()))
 	limitMemory(memory, os.Getenv("GOMEMLIMIT"))
 	figures.memory = budget.New(memory)
 	within := o.limits.over(counted{storage, figures}, o)
