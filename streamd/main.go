@@ -72,8 +72,11 @@ func main() {
 	}
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		said := fmt.Sprintf("streamd: %s\n", daemon.Message(err))
-		if _, err := io.WriteString(os.Stderr, said); err != nil { // the log is on a full disk, which may be what is said
+		said, priority := fmt.Sprintf("streamd: %s\n", daemon.Message(err)), ""
+		if isJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
+			priority = "<3>" // of an error, as newLog has it
+		}
+		if _, err := io.WriteString(os.Stderr, priority+said); err != nil { // the log is on a full disk, which may be what is said
 			_, _ = io.WriteString(os.Stdout, said)
 		}
 	}

@@ -77,6 +77,21 @@ func TestManagerOf(t *testing.T) {
 	is.Equal(managerOf(noEnv), manager{})
 }
 
+// TestLastWordsInTheJournal: why a server does not start is an error there, for who looks for these alone.
+func TestLastWordsInTheJournal(t *testing.T) {
+	is := is.New(t)
+	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+	is.NoErr(err)
+	defer f.Close()
+	info, err := f.Stat()
+	is.NoErr(err)
+	s := info.Sys().(*syscall.Stat_t)
+	c := exec.Command(streamdBinary(t), "--dir", t.TempDir(), "--tls-cert", "/none", "--tls-key", "/none")
+	c.Stderr, c.Env = f, append(os.Environ(), fmt.Sprintf("JOURNAL_STREAM=%d:%d", s.Dev, s.Ino))
+	is.Equal(exitStatus(c.Run()), 1)
+	is.True(strings.HasPrefix(readFile(t, f.Name(), ""), "<3>streamd: --tls-cert"))
+}
+
 // onSocket starts streamd as systemd does, with the descriptor to listen on.
 func onSocket(t *testing.T, l *os.File, args ...string) (c *exec.Cmd, url string, stderr *strings.Builder) {
 	t.Helper()
