@@ -113,7 +113,7 @@ func (c *call) server(ctx context.Context, a asked, err error) (findings []findi
 	if !a.answers {
 		return findings
 	}
-	if says, mend := a.f.mismatch(a.s.Version); says != "" {
+	if says, mend := a.f.mismatch(a.s); says != "" {
 		return append(findings, bad("versions", mend, "%s", says))
 	}
 	return append(findings, ok("versions", "server and streamctl are of %s", a.s.Version))

@@ -200,7 +200,7 @@ through the folder's own socket alone: name it by --dir, or by --server unix:DIR
 			manual: `
 Ends the folder's server and starts it again with the flags that it had, except for those that are given now. Wrong
 flags leave the server running, and when the new one does not start, the former one is started again. When no server
-runs, it starts one with the flags that the last one had.`,
+runs, it starts one with the flags that the last one had. A server that systemd has started is left to systemctl.`,
 		},
 		{
 			name: "server status", usage: "[--check] [--json]",

@@ -259,7 +259,7 @@ func (f folder) foreign(err error) error {
 // moved is the error for a folder that was moved while s serves it.
 func (f folder) moved(s server) error {
 	err := fmt.Errorf("%v was moved while pid %d serves it as %s", f, s.PID, daemon.Word(s.Dir))
-	return hintError{err, f.command("server restart")}
+	return hintError{err, f.restart(s)}
 }
 
 // find returns a connection to the folder's server where that runs, and what it said about itself on this connection.

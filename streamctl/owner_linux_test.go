@@ -1,16 +1,22 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/iterate/durable-streams/streamlib/daemon"
+	"github.com/iterate/durable-streams/streamlib/streamhttp"
 	"github.com/matryer/is"
 )
 
@@ -354,6 +360,39 @@ func TestNothingIsInherited(t *testing.T) {
 		is.True(!strings.Contains(p.ok("ls -l /proc/%s/fd", pid), p.dir+"/lock"))
 		is.True(!strings.Contains(p.ok("cat /proc/%s/environ", pid), "secret"))
 		is.Equal(p.ok("stat -c %%a %s %[1]s/daemon.port", dir), "700\n600\n")
+	}
+}
+
+// TestServerOfSystemd is not started again out of systemd's hands, and what to type instead is said wherever a server is to
+// be started again; but nothing that a server makes up.
+func TestServerOfSystemd(t *testing.T) {
+	is := is.New(t)
+	p := newPlace(t)
+	p.ok("mkdir -m 700 .iterate")
+	dir := filepath.Join(p.dir, ".iterate")
+	lock, err := os.Open(dir)
+	is.NoErr(err)
+	defer lock.Close()
+	is.NoErr(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	l, err := daemon.ListenFolder(dir)
+	is.NoErr(err)
+	defer l.Close()
+	var unit atomic.Value
+	begun := time.Now().UTC()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(streamhttp.Health{Status: "ok", PID: os.Getpid(), Dir: dir, URL: "http://127.0.0.1:1",
+			Version: "v0", Storage: "fs", StartedAt: begun, Args: []string{"--no-such-flag"}, Unit: unit.Load().(string)})
+	}))
+	for name, want := range map[string]string{"streamd.service": "sudo systemctl restart streamd.service",
+		"--user s@a.service": "systemctl --user restart s@a.service", "": "", "x;reboot.service": "", "-f.service": ""} {
+		unit.Store(name)
+		for _, command := range []string{"restart", "restart --port 3999", "start", "status"} {
+			r := p.run("streamctl server %s", command)
+			is.True(r.code != 0 || command == "status")
+			is.Equal(strings.Contains(r.stderr, "\nTry: "+want+"\n"), want != "")
+			is.True(!strings.Contains(r.stderr, "reboot"))
+		}
 	}
 }
 

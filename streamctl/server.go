@@ -126,7 +126,7 @@ var errRunning = errors.New("already running")
 
 func running(f folder, s server) error {
 	err := fmt.Errorf("%w: pid %d serves %v at %s", errRunning, s.PID, f, s.url())
-	return hintError{err, f.command("server restart")}
+	return hintError{err, f.restart(s)}
 }
 
 func serverStart(ctx context.Context, c *call) error {
@@ -208,6 +208,12 @@ func serverStop(ctx context.Context, c *call) error {
 	if killed {
 		fmt.Fprintf(c.stderr, "streamctl: pid %d did not end by itself in %v and was killed\n", s.PID, patience)
 	}
+	if stop := s.systemctl("stop"); stop != "" {
+		if strings.HasSuffix(stop, " "+serviceName+".service") {
+			stop += " " + serviceName + ".socket"
+		}
+		tell(c.stderr, hintError{errors.New("systemd starts it again when somebody comes"), stop})
+	}
 	if c.has("json") {
 		return c.printJSON(map[string]any{"pid": s.PID, "killed": killed})
 	}
@@ -222,7 +228,11 @@ func serverRestart(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	s, _, err := f.owner(ctx)
+	s, answers, err := f.owner(ctx)
+	if again := s.systemctl("restart"); answers && again != "" {
+		return hintError{fmt.Errorf("systemd has started the server of %v, as %s, and would not look after another one", f,
+			strings.TrimPrefix(s.Unit, "--user ")), again}
+	}
 	if errors.Is(err, errNotRunning) {
 		given, err := f.kept()
 		if err == nil && !c.has("hooks") {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -265,6 +266,25 @@ func (c *call) systemctl(command string, ends ...string) string {
 		s += " " + serviceName + end
 	}
 	return s
+}
+
+// unitName is of a unit that a server says it is. The server may be anybody's, and what is said of it is to be typed.
+var unitName = regexp.MustCompile(`^(--user )?[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.service$`)
+
+// systemctl is a command of its about the server, "" where systemd has not started that.
+func (s server) systemctl(command string) string {
+	switch {
+	case !unitName.MatchString(s.Unit):
+		return ""
+	case strings.HasPrefix(s.Unit, "--user "):
+		return "systemctl " + strings.Replace(s.Unit, " ", " "+command+" ", 1)
+	}
+	return "sudo systemctl " + command + " " + s.Unit
+}
+
+// restart is what to type for another start of the folder's server.
+func (f folder) restart(s server) string {
+	return cmp.Or(s.systemctl("restart"), f.command("server restart"))
 }
 
 // sayNext says what to type.

@@ -85,7 +85,7 @@ func serverStatus(ctx context.Context, c *call) error {
 	}
 	amounts := c.amounts(ctx, a)
 	unready := c.unready(ctx, a)
-	mismatch, mend := f.mismatch(s.Version)
+	mismatch, mend := f.mismatch(s)
 	if c.has("json") {
 		status := map[string]any{
 			"running": true, "pid": s.PID, "url": a.url, "version": s.Version, "dir": s.Dir,
@@ -297,8 +297,8 @@ func (c *call) unready(ctx context.Context, a asked) string {
 }
 
 // mismatch says that a server is of another version than this program, and what mends it; "" where it is not.
-func (f folder) mismatch(server string) (says, mend string) {
-	if server == daemon.Version() {
+func (f folder) mismatch(s server) (says, mend string) {
+	if s.Version == daemon.Version() {
 		return "", ""
 	}
 	var would string
@@ -306,11 +306,11 @@ func (f folder) mismatch(server string) (says, mend string) {
 		out, _ := exec.Command(path, "--version").Output()
 		would = strings.TrimSpace(strings.TrimPrefix(string(out), "streamd "))
 	}
-	says, mend = mending(server, daemon.Version(), would)
+	says, mend = mending(s.Version, daemon.Version(), would)
 	if f.dir == "" {
 		return says, "the same version on both machines"
 	} else if mend == "" {
-		mend = f.command("server restart")
+		mend = f.restart(s)
 	}
 	return says, mend
 }

@@ -143,7 +143,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 	}
 	health := streamhttp.Health{
 		Status: "ok", PID: os.Getpid(), Dir: o.dir, URL: doors.url, Version: daemon.Version(), Storage: o.storage,
-		StartedAt: time.Now().UTC(), Args: o.args,
+		StartedAt: time.Now().UTC(), Args: o.args, Unit: o.manager.unit("/proc/self/cgroup"),
 	}
 	o.limits.fit()
 	memory := cmp.Or(o.memory, machineMemory("/", totalMemory()))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,27 @@ func (m manager) tell(lines ...string) {
 	defer conn.Close()
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // its queue may be full
 	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
+}
+
+// unit is what systemctl calls this process, where it is the main one of a service: the last of its control group's path
+// in a file as /proc/self/cgroup, of either version. It is "" where it is none.
+func (m manager) unit(file string) string {
+	groups, err := os.ReadFile(file)
+	if err != nil || m.socket == "" { // what a service has started on its own is told to nobody
+		return ""
+	}
+	for line := range strings.Lines(string(groups)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) < 3 || parts[1] != "" && parts[1] != "name=systemd" || !strings.HasSuffix(parts[2], ".service") {
+			continue
+		}
+		name := path.Base(parts[2])
+		if strings.Contains(parts[2], "/user@") {
+			name = "--user " + name
+		}
+		return name
+	}
+	return ""
 }
 
 // onReload makes SIGHUP, which is how the manager says to reload, one that never ends the server.

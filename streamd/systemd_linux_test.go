@@ -77,6 +77,25 @@ func TestManagerOf(t *testing.T) {
 	is.Equal(managerOf(noEnv), manager{})
 }
 
+// TestUnitOf: what a service is called, where this is the main process of one.
+func TestUnitOf(t *testing.T) {
+	is := is.New(t)
+	file := filepath.Join(t.TempDir(), "cgroup")
+	for groups, want := range map[string]string{
+		"0::/system.slice/streamd.service\n":                                                      "streamd.service",
+		"0::/system.slice/system-streamd.slice/streamd@a.service\n":                               "streamd@a.service",
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/streamd.service\n":            "--user streamd.service",
+		"4:memory:/x.service\n1:name=systemd:/system.slice/s.service\n0::/system.slice/s.service": "s.service",
+		"0::/user.slice/user-1000.slice/session-1.scope\n":                                        "",
+		"0::/\n": "", "": "",
+	} {
+		is.NoErr(os.WriteFile(file, []byte(groups), 0o600))
+		is.Equal(manager{socket: "@x"}.unit(file), want)
+		is.Equal(manager{}.unit(file), "")
+	}
+	is.Equal(manager{socket: "@x"}.unit(file+"-none"), "")
+}
+
 // TestLastWordsInTheJournal: why a server does not start is an error there, for who looks for these alone.
 func TestLastWordsInTheJournal(t *testing.T) {
 	is := is.New(t)

@@ -81,6 +81,7 @@ type Health struct {
 	Storage   string    `json:"storage"`
 	StartedAt time.Time `json:"startedAt"` // told in UTC, and as the nearest time of the years 0 to 9999
 	Args      []string  `json:"args,omitzero"`
+	Unit      string    `json:"unit,omitempty"`    // what systemctl calls it, "--user NAME" a user's; told like PID
 	Damaged   []string  `json:"damaged,omitempty"` // streams that are known to be; told like PID, and not to be set
 
 	// Synced is when the storage was last made durable by a sync, which appends wait for. It is zero where that was not
@@ -411,7 +412,7 @@ func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string) error
 	}
 	health := h.Health
 	if !h.local(r) {
-		health.PID, health.Dir, health.URL, health.Args = 0, "", "", nil
+		health.PID, health.Dir, health.URL, health.Args, health.Unit = 0, "", "", nil, ""
 	} else {
 		for _, info := range h.streams.Damaged() {
 			health.Damaged = append(health.Damaged, info.Name)

@@ -408,10 +408,10 @@ func TestHealthTellsWhoUsesTheFolderMore(t *testing.T) {
 	is := is.New(t)
 	m := streamlib.NewManager(memory.New(), streamlib.Plain, streamlib.Options{})
 	c := streamhttp.Config{AllowHosts: []string{"box"}, Health: streamhttp.Health{PID: 7, Dir: "/d", URL: "http://u",
-		Version: "v1", Storage: "fs", StartedAt: time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC), Args: []string{}}}
+		Version: "v1", Storage: "fs", StartedAt: time.Date(2024, 1, 8, 0, 0, 0, 0, time.UTC), Args: []string{}, Unit: "x.service"}}
 	const public = `{"status":"ok","version":"v1","storage":"fs","startedAt":"2024-01-08T00:00:00Z"}` + "\n"
 	const private = `{"status":"ok","pid":7,"dir":"/d","url":"http://u","version":"v1","storage":"fs",` +
-		`"startedAt":"2024-01-08T00:00:00Z","args":[]}` + "\n"
+		`"startedAt":"2024-01-08T00:00:00Z","args":[],"unit":"x.service"}` + "\n"
 	tells := func(from string) string {
 		r := httptest.NewRequest("GET", "http://box/healthz", nil)
 		r.RemoteAddr = from
