@@ -93,7 +93,7 @@ func (c *call) server(ctx context.Context, a asked, err error) (findings []findi
 		findings = append(findings, badly(name, err))
 	case errors.Is(err, errNotRunning):
 		findings = append(findings, bad(name, a.f.command("server start"), "not running"))
-	case err != nil:
+	case err != nil && !a.answers:
 		findings = append(findings, badly(name, err))
 	case !a.answers:
 		err, _ := a.f.hung()
@@ -128,9 +128,8 @@ func (f folder) rights() finding {
 		return ok(name, "%v is made by the first append", f)
 	case err != nil:
 		return badly(name, err)
-	case !isOurs(info):
-		return bad(name, "sudo chown -R \"$(id -u)\" "+daemon.ShellWord(f.dir)+", or the same command as its user",
-			"%v belongs to another user", f)
+	case !isOurs(info) && os.Geteuid() != 0: // whom it is not given to: it may be a service's
+		return bad(name, "the same command as its user, or with sudo", "%v belongs to another user", f)
 	case info.Mode().Perm()&0o077 != 0 && hasModes:
 		return bad(name, "chmod -R go= "+daemon.ShellWord(f.dir), "%v is open to other users: its mode is %04o", f,
 			info.Mode().Perm())
@@ -149,6 +148,8 @@ func (f folder) lock(a asked, err error) finding {
 	switch {
 	case a.answers && err == nil:
 		return ok(name, "the server with pid %d has it", a.s.PID)
+	case a.answers: // through the folder's own socket
+		return ok(name, "a server that cannot be seen from here has it")
 	case errors.Is(err, errNotRunning):
 		return ok(name, "it is free")
 	case err != nil:
@@ -167,7 +168,9 @@ func (f folder) port(a asked) finding {
 		return ok(name, "the server answers at %s", a.s.url())
 	}
 	given, err := f.kept()
-	if err != nil {
+	if errors.Is(err, fs.ErrPermission) {
+		return badly(name, f.foreign(err))
+	} else if err != nil {
 		return badly(name, err)
 	}
 	port, fixed := "3000", len(given["port"]) > 0 && len(given["port-fallback"]) == 0

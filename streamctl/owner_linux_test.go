@@ -245,6 +245,9 @@ func TestServerThatCannotBeSeen(t *testing.T) {
 	}
 	is.Equal(texts(p.ok(inside+"streamctl stream get -n x")), []string{"kept"})
 	p.ok(inside + "streamctl stream append -n y -m 'from inside'")
+	checked := p.run(inside + "streamctl server status --check").stdout
+	is.True(regexp.MustCompile(`(?m)^server +ok +it takes appends`).MatchString(checked))
+	is.True(regexp.MustCompile(`(?m)^lock +ok +a server that cannot be seen from here has it$`).MatchString(checked))
 	for command, says := range map[string]string{"stop": "by a process that cannot be seen from here",
 		"restart": "by a process that cannot be seen from here", "start --port 0": "already running: pid "} {
 		r := p.run(inside+"streamctl server %s", command)
@@ -284,6 +287,11 @@ func TestFolderOfAnotherUser(t *testing.T) {
 		is.True(strings.Contains(r.stderr, "belongs to another user") &&
 			strings.Contains(r.stderr, "Try: the same with --server "))
 	}
+	// What is the matter is said, and neither to take the folder away from who has it nor to start another server.
+	checked := p.run("setpriv --reuid=65534 --regid=65534 --clear-groups %s/streamctl server status --check", open.dir).stdout
+	is.True(regexp.MustCompile(`(?m)^folder +not ok .* belongs to another user\n +Try: +the same command as its user`).
+		MatchString(checked))
+	is.True(!strings.Contains(checked, "chown") && !strings.Contains(checked, "server start"))
 	is.Equal(p.texts("x"), []string{"kept"})
 
 	// Nor is its socket where the folder is open to others.
@@ -309,9 +317,11 @@ func TestRootInAnotherUsersFolder(t *testing.T) {
 	if out, err := p.command("setpriv --reuid=65534 --regid=65533 --clear-groups true").CombinedOutput(); err != nil {
 		t.Skipf("nobody else can be here: %s", out)
 	}
-	p.ok("mkdir home/.iterate && chown 65534:65533 home/.iterate")
+	p.ok("mkdir -m 700 home/.iterate && chown 65534:65533 home/.iterate")
 	p.ok("cd home && streamctl server start --port 0 --max-event 1000")
 	p.ok("cd home && streamctl stream append -n root -m one")
+	checked := p.run("cd home && streamctl server status --check").stdout
+	is.True(regexp.MustCompile(`(?m)^folder +ok .* is its user's alone$`).MatchString(checked))
 	is.Equal(p.ok("cd home && find .iterate -not -uid 65534 -o -not -gid 65533"), ".iterate/daemon.args\n")
 	p.kill("home/.iterate")
 	r := p.run("%s", nobody("stream get -n root"))
