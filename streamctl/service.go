@@ -242,18 +242,26 @@ func serviceInstall(ctx context.Context, c *call) error {
 		}
 		fmt.Fprintf(c.stderr, "streamctl: wrote %s\n", daemon.Word(u.path))
 	}
-	var next []string
+	return c.sayNext(c.afterInstall(stale)...)
+}
+
+// afterInstall is what to type then.
+func (c *call) afterInstall(stale []string) (next []string) {
 	if c.has("user") {
 		next = []string{"loginctl enable-linger   # to run also while you are not logged in"}
 	} else {
 		next = []string{"id " + serviceName + " || sudo useradd --system --shell /usr/sbin/nologin --no-create-home " +
 			serviceName}
 	}
+	if f, err := c.folder(); err == nil && c.has("dir") && !c.has("user") { // without it the sandbox cannot be made
+		dir := daemon.ShellWord(f.dir)
+		next = append(next, fmt.Sprintf("test -d %s || sudo install -d -m 700 -o %s -g %[2]s %[1]s", dir, serviceName))
+	}
 	next = append(next, c.systemctl("daemon-reload"), c.systemctl("enable --now", ".socket", ".service"))
 	if stale != nil { // a socket that is the same as before keeps who comes meanwhile
 		next = append(next, c.systemctl("restart", stale...))
 	}
-	return c.sayNext(next...)
+	return next
 }
 
 // systemctl is a command of its, about the units that end so.

@@ -91,6 +91,17 @@ E`)
 	is.Equal(p.run("XDG_CONFIG_HOME=%s streamctl service status --user", p.dir).code, 3)
 }
 
+// TestAfterInstall: the service has a user, and a folder that its sandbox lets it write to is there.
+func TestAfterInstall(t *testing.T) {
+	is := is.New(t)
+	c := &call{given: map[string][]string{"dir": {"/srv/a b"}}}
+	is.Equal(c.afterInstall(nil), []string{
+		"id streamd || sudo useradd --system --shell /usr/sbin/nologin --no-create-home streamd",
+		"test -d '/srv/a b' || sudo install -d -m 700 -o streamd -g streamd '/srv/a b'",
+		"sudo systemctl daemon-reload", "sudo systemctl enable --now streamd.socket streamd.service"})
+	is.Equal(len((&call{given: map[string][]string{}}).afterInstall(nil)), 3) // systemd makes /var/lib/streamd
+}
+
 // TestUnitWord: systemd reads what was meant.
 func TestUnitWord(t *testing.T) {
 	is := is.New(t)
