@@ -23,7 +23,8 @@ type batch struct {
 func (b batch) holds(o streamlib.Offset) bool { return b.head.First <= o && o < b.head.end() }
 
 const (
-	window  = 500      // offsets are listed at once
+	window  = 500      // offsets are listed at once, or more, where an object has many
+	widest  = 16_000   // at most: a LIST tells of a thousand objects
 	ahead   = 8        // objects are read at once
 	maxRead = 16 << 20 // bytes of objects that are read at once, if those are more than one
 )
@@ -74,8 +75,9 @@ func (s *Storage) read(ctx context.Context, name string, t *tail, from, to strea
 		yield(nil, &streamlib.GoneError{Stream: name, After: from - 1, Tail: is.Tail, First: is.First})
 		return
 	}
+	wide := streamlib.Offset(window)
 	for to = min(to, is.Tail); from < to; {
-		batches, err := s.some(ctx, name, t, from, to)
+		batches, err := s.some(ctx, name, t, from, min(to, from+wide))
 		for _, b := range batches {
 			if !b.holds(from) || from >= to {
 				continue
@@ -87,6 +89,8 @@ func (s *Storage) read(ctx context.Context, name string, t *tail, from, to strea
 			}
 		}
 		if err == nil {
+			each := (batches[len(batches)-1].head.end() - batches[0].head.First) / streamlib.Offset(len(batches))
+			wide = min(max(window, 4*ahead*each), widest)
 			continue
 		}
 		yield(nil, s.missed(ctx, name, is.Life, from, err))
@@ -112,13 +116,13 @@ func (s *Storage) missed(ctx context.Context, name string, life int64, from stre
 	return err
 }
 
-// some returns objects in order, of which the first holds from, as there is one.
+// some returns objects in order, of which the first holds from, as there is one, and the others what is before to.
 func (s *Storage) some(ctx context.Context, name string, t *tail, from, to streamlib.Offset) ([]batch, error) {
 	if t.size > 0 && t.First <= from {
 		return []batch{{head: t.head, events: t.events}}, nil
 	}
 	for range 8 { // what is listed may be merged before it is read
-		keys, err := s.covering(ctx, name, t.at.gen, from, min(to, from+window))
+		keys, err := s.covering(ctx, name, t.at.gen, from, to)
 		if err != nil {
 			return nil, err
 		}
