@@ -39,7 +39,7 @@ const (
 	believe  = 10 * time.Minute // knowledge that is older is renewed before anything is done on it
 	maxKnown = 16 << 10         // streams of which the tail is kept in mind
 	maxBody  = 1 << 20          // bytes of a last object that are kept in mind
-	maxHeld  = 32 << 20         // bytes that those of all streams may take together
+	maxHeld  = 32 << 20         // bytes that those of all streams may take together, with their keys and notes
 
 	eventCost = 64 // bytes that an event takes beside its line, about
 
@@ -59,7 +59,7 @@ type Storage struct {
 
 	mu    sync.Mutex // guards what follows
 	known map[string]*tail
-	held  int // bytes, by their events
+	held  int // bytes
 }
 
 // Open returns the storage at a place of a bucket, after it has tried whether the store does what is relied on: the

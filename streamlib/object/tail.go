@@ -33,7 +33,7 @@ func (s *Storage) keep(name string, t *tail) *tail {
 		case len(s.known) <= maxKnown && s.held <= maxHeld:
 			return t
 		case other == name:
-		case len(s.known) > maxKnown:
+		case len(s.known) > maxKnown, o.size == 0 && o.cost() > 0:
 			s.set(other, nil)
 		case o.size > 0:
 			bare := *o
@@ -47,15 +47,18 @@ func (s *Storage) keep(name string, t *tail) *tail {
 // set sets what is known of a stream, nil where that is nothing. The caller holds mu.
 func (s *Storage) set(name string, t *tail) {
 	if was := s.known[name]; was != nil {
-		s.held -= was.size
+		s.held -= was.cost()
 	}
 	if t == nil {
 		delete(s.known, name)
 		return
 	}
 	s.known[name] = t
-	s.held += t.size
+	s.held += t.cost()
 }
+
+// cost is what has no bound by itself, in bytes.
+func (t *tail) cost() int { return t.size + len(t.Keys) + len(t.Note) }
 
 func (s *Storage) forget(name string) {
 	s.mu.Lock()
