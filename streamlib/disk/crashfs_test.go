@@ -37,6 +37,7 @@ type crashFS struct {
 	handles int // files open
 	room    int64
 	limited bool // room counts
+	folds   bool // a name is found by what differs from it by case alone, too
 	lost    bool // of a file that was closed, what syncAll would have made durable
 	noted   map[string]*inode
 }
@@ -217,6 +218,13 @@ func (c *crashFS) find(path string) (dir *inode, base string, n *inode) {
 	}
 	if path == "." {
 		return nil, "", c.root
+	}
+	if c.folds && dir.entries[base] == nil {
+		for name, n := range dir.entries {
+			if strings.EqualFold(name, base) {
+				return dir, name, n
+			}
+		}
 	}
 	return dir, base, dir.entries[base]
 }

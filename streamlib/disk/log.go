@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,6 +135,11 @@ func (s *Store) adopt(l *log) (ok bool, err error) {
 		return false, nil
 	} else if err != nil {
 		return false, err
+	}
+	// Where a file system takes upper for lower case, what was opened may be the file of another stream.
+	names, err := s.fs.names(streamsDir)
+	if err != nil || !slices.Contains(names, strings.TrimPrefix(raw, streamsDir+"/")) {
+		return false, errors.Join(err, f.close())
 	}
 	there := &log{name: l.name, quoted: l.quoted, path: raw, file: f}
 	if there.size, err = f.size(); err == nil {

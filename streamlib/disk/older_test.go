@@ -392,3 +392,33 @@ func TestFileMovedToRawName(t *testing.T) {
 	is.NoErr(err)
 	is.True(errors.Is(put(s, "Orders", newEvent("Orders", 0)), streamlib.ErrUnavailable))
 }
+
+// TestNamesThatDifferByCase: where the file system takes upper for lower case, the raw name of a stream leads to
+// another one's file, which is neither the stream's nor damaged. A file that has the raw name is the stream there, too.
+func TestNamesThatDifferByCase(t *testing.T) {
+	is := is.New(t)
+	s, fs, err := files{}.open(Options{})
+	is.NoErr(err)
+	fs.folds = true
+	all := []string{"orders", "ORDERS", "Orders"} // the first one's file has this name
+	for _, name := range all {
+		events, err := read(s, name, 0)
+		is.NoErr(err)
+		is.Equal(len(events), 0)
+		is.NoErr(put(s, name, newEvent(name, 0)))
+	}
+	names, err := listed(s, "", "", 0)
+	is.NoErr(err)
+	is.Equal(names, []string{"ORDERS", "Orders", "orders"})
+	is.NoErr(s.Close())
+	fs.restart(power)
+	is.NoErr(fs.remove(path("orders")))
+	is.NoErr(fs.rename(path("Orders"), "streams/Orders.json"))
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	for _, name := range all[1:] {
+		events, err := read(s, name, 0)
+		is.NoErr(err)
+		is.Equal(len(events), 1)
+	}
+}
