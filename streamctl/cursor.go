@@ -183,7 +183,7 @@ func (c *cursor) write() error {
 	if err == nil {
 		err = json.NewEncoder(f).Encode(cursorLine{c.name, c.next.String(), c.life})
 		if err = cmp.Or(err, f.Close()); err == nil {
-			err = os.Rename(f.Name(), c.path)
+			err = daemon.Rename(f.Name(), c.path)
 		}
 		if err != nil {
 			_ = os.Remove(f.Name())

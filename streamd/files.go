@@ -112,7 +112,7 @@ func replace(dir, name string, content []byte) error {
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
+		err = daemon.Rename(path+".new", path)
 	}
 	if err != nil {
 		os.Remove(path + ".new") // a full disk leaves it empty

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+
+	"github.com/iterate/durable-streams/streamlib/internal/patience"
 )
 
 // These are the files in a folder that say where its server is, how it was started, and what it says. They are hints:
@@ -27,8 +29,11 @@ const Taken = 4
 
 // OpenPlain opens what is a file by itself. The folder may be somebody else's: no link that stands there is followed,
 // and what would hang, as a named pipe does, is not opened. A file that it makes is its owner's alone.
-func OpenPlain(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(path, flag|noFollow, 0o600)
+func OpenPlain(path string, flag int) (f *os.File, err error) {
+	err = patience.Open(func() error {
+		f, err = os.OpenFile(path, flag|noFollow, 0o600)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +42,11 @@ func OpenPlain(path string, flag int) (*os.File, error) {
 		return nil, cmp.Or(err, fmt.Errorf("%s is no file", path))
 	}
 	return f, nil
+}
+
+// Rename is os.Rename, also on Windows, which replaces no file while somebody reads it: it waits for that a moment.
+func Rename(from, to string) error {
+	return patience.Replace(func() error { return os.Rename(from, to) })
 }
 
 // Read returns what is in a small file of the folder, and what kind of file it is.

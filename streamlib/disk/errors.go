@@ -68,7 +68,7 @@ func outOfDescriptors(err error) bool {
 // noFile is err of opening path as damage, where it is none of the disk's errors: something else is in the place of a
 // file.
 func noFile(path string, err error) error {
-	if classify(err) != nil || errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
+	if classify(err) != nil || errors.Is(posix(err), syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return &streamlib.CorruptError{File: path, Reason: cause(err).Error()}

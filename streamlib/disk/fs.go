@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/iterate/durable-streams/streamlib/internal/patience"
 )
 
 // fsys is the handful of operations on the data folder that the store is made of. Paths are relative to it: "format",
@@ -197,7 +199,15 @@ func (o *osFS) openFile(path string, flag int) (*os.File, error) {
 	return f, err
 }
 
-func (o *osFS) openIn(root *os.Root, name string, flag int) (*os.File, error) {
+func (o *osFS) openIn(root *os.Root, name string, flag int) (f *os.File, err error) {
+	err = patience.Open(func() error {
+		f, err = o.openGiven(root, name, flag)
+		return err
+	})
+	return f, err
+}
+
+func (o *osFS) openGiven(root *os.Root, name string, flag int) (*os.File, error) {
 	if o.give == nil || flag&os.O_CREATE == 0 {
 		return root.OpenFile(name, flag, 0o600)
 	}
@@ -252,7 +262,7 @@ func (o *osFS) mkdir(path string) error {
 }
 
 func (o *osFS) rename(from, to string) error {
-	return patiently(func() error { return o.root.Rename(from, to) })
+	return patience.Replace(func() error { return o.root.Rename(from, to) })
 }
 
 // remove takes no descriptor, or what failed for want of one could not be taken back.
@@ -261,7 +271,7 @@ func (o *osFS) remove(name string) error {
 	if err != nil {
 		return err
 	}
-	err = patiently(func() error { return f.root.Remove(filepath.Base(name)) })
+	err = patience.Replace(func() error { return f.root.Remove(filepath.Base(name)) })
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		e.Path = name
 	}

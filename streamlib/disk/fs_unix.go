@@ -51,8 +51,5 @@ func maxOpen() int {
 	return int(min(limit.Cur/2, 16<<10))
 }
 
-// patiently does what no other program hinders.
-func patiently(do func() error) error { return do() }
-
 // posix returns err, which has POSIX's names already.
 func posix(err error) error { return err }

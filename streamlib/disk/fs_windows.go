@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
@@ -61,16 +60,6 @@ func (o *osFS) syncAll() error {
 
 func maxOpen() int { return 16 << 10 } // handles are bounded by memory alone
 
-// patiently goes on for two seconds where another program, such as a virus scanner, has the file open.
-func patiently(do func() error) error {
-	const errorSharingViolation = syscall.Errno(32)
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
-		if err := do(); !errors.Is(err, errorSharingViolation) || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
 // posix returns err by the name that POSIX has for it, where the store asks for that.
 func posix(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
@@ -84,8 +73,16 @@ func posix(err error) error {
 var posixNames = map[syscall.Errno]error{
 	4:    syscall.EMFILE, // ERROR_TOO_MANY_OPEN_FILES
 	19:   syscall.EROFS,  // ERROR_WRITE_PROTECT
+	21:   syscall.EIO,    // ERROR_NOT_READY
+	23:   syscall.EIO,    // ERROR_CRC
+	27:   syscall.EIO,    // ERROR_SECTOR_NOT_FOUND
+	30:   syscall.EIO,    // ERROR_READ_FAULT
+	31:   syscall.EIO,    // ERROR_GEN_FAILURE
+	32:   syscall.EACCES, // ERROR_SHARING_VIOLATION: another program has it, which is no damage
+	33:   syscall.EACCES, // ERROR_LOCK_VIOLATION, a part of it
 	39:   syscall.ENOSPC, // ERROR_HANDLE_DISK_FULL
 	112:  syscall.ENOSPC, // ERROR_DISK_FULL
 	223:  syscall.EFBIG,  // ERROR_FILE_TOO_LARGE
+	1117: syscall.EIO,    // ERROR_IO_DEVICE
 	1295: syscall.EDQUOT, // ERROR_DISK_QUOTA_EXCEEDED
 }

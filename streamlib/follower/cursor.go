@@ -210,14 +210,14 @@ func (c *cursor) write() (err error) {
 	}
 	if runtime.GOOS == "windows" { // which renames nothing that is open
 		f.Close()
-		if err := os.Rename(c.path+".new", c.path); err != nil {
+		if err := daemon.Rename(c.path+".new", c.path); err != nil {
 			return err
 		}
 		if f, err = daemon.OpenPlain(c.path, os.O_WRONLY|os.O_APPEND); err != nil {
 			return err
 		}
 	} else {
-		if err := os.Rename(c.path+".new", c.path); err != nil {
+		if err := daemon.Rename(c.path+".new", c.path); err != nil {
 			return err
 		}
 		if err := syncDir(dir); err != nil {

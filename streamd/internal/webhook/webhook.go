@@ -217,7 +217,7 @@ func writeFile(path string, content []byte, dir string) error {
 	daemon.Give(f, dir)
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
+		err = daemon.Rename(path+".new", path)
 	}
 	if err != nil {
 		os.Remove(path + ".new")
