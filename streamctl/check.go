@@ -138,6 +138,9 @@ func (f folder) rights() finding {
 		return bad(name, "chmod u+rwx "+daemon.ShellWord(f.dir)+", or mount its file system to be written",
 			"%v may not be written: %v", f, err)
 	}
+	if !hasModes {
+		return ok(name, "%v is there; this system's files do not tell who may use it", f)
+	}
 	return ok(name, "%v is its user's alone", f)
 }
 

@@ -229,6 +229,11 @@ func (f folder) hung() (err error, lasting bool) {
 	switch has := fmt.Sprintf("pid %d has %v", pid, f); {
 	case !known:
 		what, try = fmt.Sprintf("a process has %v and does not answer", f), f.command("server stop")
+		if b, _, err := daemon.Read(f.dir, daemon.PIDFile); err == nil {
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+				what, try = fmt.Sprintf("%s; it said that it is pid %d", what, pid), killing(pid)+", if that is a streamd"
+			}
+		}
 	case !isStreamd(pid):
 		lasting = true
 		what = fmt.Sprintf("pid %d has locked %v and is no streamd", pid, f)

@@ -16,6 +16,9 @@ var detached = &syscall.SysProcAttr{Setsid: true}
 // endings are the signals that end a server, the clean one first.
 var endings = []os.Signal{syscall.SIGTERM, os.Kill}
 
+// killing is what to type to end a process that does not answer.
+func killing(pid int) string { return "kill " + strconv.Itoa(pid) }
+
 func hasEnded(p *os.Process) bool { return p.Signal(syscall.Signal(0)) != nil || isDead(p.Pid) }
 
 // become makes this process streamd, and returns only where it cannot.

@@ -5,17 +5,23 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"syscall"
+	"unsafe"
 )
 
 // What Windows lacks: signals to a process without a console, so that a server is stopped as by a crash, which loses
-// nothing that was acknowledged; a way to see who has a lock; exec(2); and time limits for reading from a pipe, so
+// nothing that was acknowledged; a way to see who has a lock, but not that somebody has it; exec(2); and time limits for reading from a pipe, so
 // that a command waits for as long as the server that it starts takes to listen or to end.
 
 // detached makes a process one without a console, which Ctrl-C in this one's does not reach.
 var detached = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP | detachedProcess}
 
 const detachedProcess = 0x8
+
+// killing is what to type to end a process that does not answer.
+func killing(pid int) string { return "taskkill /f /pid " + strconv.Itoa(pid) }
 
 var endings = []os.Signal{os.Kill}
 
@@ -48,7 +54,19 @@ func isReaderGone(err error) bool {
 
 func keepToOurselves() {} // only what exec.Cmd names is inherited
 
-func isLocked(string) bool { return false } // it is not asked: another's processes are seen, too
+var lockFileEx = syscall.NewLazyDLL("kernel32.dll").NewProc("LockFileEx")
+
+// isLocked tells whether somebody has a lock on the folder. To find out takes it for a moment, in which no server can.
+func isLocked(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	const failImmediately, errorLockViolation = 1, syscall.Errno(33)
+	ok, _, err := lockFileEx.Call(f.Fd(), failImmediately, 0, 1, 0, uintptr(unsafe.Pointer(new(syscall.Overlapped))))
+	return ok == 0 && err == errorLockViolation
+}
 
 func hasNames(os.FileInfo) bool { return false }
 

@@ -205,7 +205,7 @@ func serverStop(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if killed {
+	if killed && endings[0] != os.Kill {
 		fmt.Fprintf(c.stderr, "streamctl: pid %d did not end by itself in %v and was killed\n", s.PID, patience)
 	}
 	if stop := s.systemctl("stop"); stop != "" {
