@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,9 @@ func walk(err error, f func(error)) {
 
 // ShellWord is s as one word of what somebody is to type: quoted where the shell would take it for more.
 func ShellWord(s string) string {
+	if runtime.GOOS == "windows" {
+		return windowsWord(s)
+	}
 	plain := func(r rune) bool {
 		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_-./:@%+=,", r)
 	}
@@ -88,4 +92,15 @@ func ShellWord(s string) string {
 		}
 	}
 	return string(append(b, '\''))
+}
+
+// windowsWord is a word for cmd and PowerShell, neither of which takes a backslash for more than that.
+func windowsWord(s string) string {
+	plain := func(r rune) bool {
+		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(`\_-./:@+=~`, r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
 }

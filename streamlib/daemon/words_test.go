@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 
 	"github.com/iterate/durable-streams/streamlib/daemon"
@@ -32,6 +33,15 @@ func TestMessagesDoNoHarm(t *testing.T) {
 // TestShellWords: what somebody is to type is what is meant.
 func TestShellWords(t *testing.T) {
 	is := is.New(t)
+	if runtime.GOOS == "windows" { // whose shells are others
+		for s, word := range map[string]string{
+			"": `""`, `C:\data\x`: `C:\data\x`, "--port=0": "--port=0", `C:\my data`: `"C:\my data"`, "*": `"*"`,
+			`a"b`: `"a\"b"`, "it's": `"it's"`, "user/ä": "user/ä",
+		} {
+			is.Equal(daemon.ShellWord(s), word)
+		}
+		return
+	}
 	for s, word := range map[string]string{
 		"": "''", "/data/x": "/data/x", "user/ä": "user/ä", "--port=0": "--port=0", "/my data": "'/my data'", "it's": `'it'\''s'`,
 		"$(rm)": "'$(rm)'", "*": "'*'", "\xff": `$'\377'`, "~x": "'~x'", "a\nb'\\\x1b": `$'a\012b\047\134\033'`,
