@@ -110,6 +110,9 @@ func TestFolderGone(t *testing.T) {
 		for _, believed := range []bool{false, true} { // the time of the folder's last change can be believed
 			t.Run(fmt.Sprint(what, "/", believed), func(t *testing.T) {
 				t.Parallel()
+				if believed && runtime.GOOS != "linux" {
+					t.Skip("no such time is asked for")
+				}
 				is := is.New(t)
 				dir := filepath.Join(t.TempDir(), "data")
 				s := openFolder(t, dir, Options{})
@@ -125,7 +128,11 @@ func TestFolderGone(t *testing.T) {
 				is.NoErr(appendOne(s, "a", 0))
 				wait()
 				is.NoErr(appendOne(s, "a", 1))
-				is.NoErr(do(dir))
+				if err := do(dir); runtime.GOOS == "windows" && err != nil {
+					t.Skip("what is open is protected from it:", err)
+				} else {
+					is.NoErr(err)
+				}
 				s.changed = time.Time{}
 				wait()
 				for range 2 {

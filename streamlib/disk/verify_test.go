@@ -41,10 +41,11 @@ func get(t *testing.T, dir string) files {
 		for _, path := range paths {
 			if b, err := os.ReadFile(path); err == nil {
 				rel, _ := filepath.Rel(dir, path)
-				f[rel] = b
+				f[filepath.ToSlash(rel)] = b
 			}
 		}
 	}
+	delete(f, "lock") // what is locked on Windows
 	return f
 }
 
