@@ -21,6 +21,7 @@ type ending struct {
 
 	mu      sync.Mutex
 	unheard map[net.Conn]bool // of which no request has come yet
+	some    atomic.Bool       // there are such
 }
 
 // unless returns ready, but for a server that ends.
@@ -41,13 +42,16 @@ func (e *ending) watch(s *http.Server) {
 	e.unheard = map[net.Conn]bool{}
 	had := s.ConnState
 	s.ConnState = func(c net.Conn, state http.ConnState) {
-		e.mu.Lock()
-		if state == http.StateNew {
-			e.unheard[c] = true
-		} else {
-			delete(e.unheard, c)
+		if state == http.StateNew || e.some.Load() { // of each request it is told twice
+			e.mu.Lock()
+			if state == http.StateNew {
+				e.unheard[c] = true
+			} else {
+				delete(e.unheard, c)
+			}
+			e.some.Store(len(e.unheard) > 0)
+			e.mu.Unlock()
 		}
-		e.mu.Unlock()
 		if had != nil {
 			had(c, state)
 		}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"runtime"
 	"runtime/pprof"
 	"runtime/trace"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/iterate/durable-streams/streamlib/streamhttp"
@@ -15,6 +17,9 @@ import (
 
 // mostProfile is how long a profile may take, in seconds: a server's answers may take five minutes.
 const mostProfile = 240
+
+// sampleNothing ends the sampling of what takes memory, which is for a profile that nobody can ask for without --admin.
+var sampleNothing = sync.OnceFunc(func() { runtime.MemProfileRate = 0 })
 
 // profiles answers GET /debug/pprof/NAME as net/http/pprof does, for go tool pprof and go tool trace. That would make
 // the program larger by half a megabyte.

@@ -100,6 +100,9 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) (
 		return err
 	}
 	o.manager.tell("STATUS=opening the folder")
+	if o.admin == "" {
+		sampleNothing()
+	}
 	failed, figures := make(chan error, 1), newFigures()
 	var storage streamlib.Storage
 	var ready func() error

@@ -17,59 +17,83 @@ import (
 // room is what a body may have beside its data: the envelope and white space.
 const room = 64 << 10
 
+// A posting is a request that appends.
+type posting struct {
+	intake
+	streamlib.Batch
+	body  []byte
+	lines bool // it is one of lines
+}
+
 // append appends the event of a JSON body, or the events of an NDJSON one, and closes the stream where that is asked
 // for, behind them or without any.
+//
+// The goroutine of whoever leads a commit makes it, with all layers above it on its stack, and that is to stay at
+// 8 KiB. So this has a small frame: what it takes to read the batch and to answer is over, or not yet there, then.
 func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) error {
+	p := &posting{intake: intake{streams: h.streams, hold: h.streams.Budget().Requests.Hold(), name: name}}
+	defer p.hold.Release() // behind the answer
+	if err := h.batch(w, r, p); err != nil {
+		return err
+	}
+	receipt, err := h.streams.Stream(name).Append(r.Context(), p.Batch)
+	if err != nil {
+		return h.blamed(p, err)
+	}
+	h.appended(w, r, p, &receipt)
+	return nil
+}
+
+// batch reads the batch of r into p.
+func (h *handler) batch(w http.ResponseWriter, r *http.Request, p *posting) (err error) {
 	if _, err := parameters(r); err != nil {
 		return err
 	}
-	lines, err := isLines(r.Header)
-	if err != nil {
+	if p.lines, err = isLines(r.Header); err != nil {
 		return err
 	}
-	batch := streamlib.Batch{}
-	if batch.Close, err = closes(r.Header); err != nil {
+	if p.Close, err = closes(r.Header); err != nil {
 		return err
 	}
-	if batch.IfTail, batch.IfLife, err = conditions(r.Header); err != nil {
+	if p.IfTail, p.IfLife, err = conditions(r.Header); err != nil {
 		return err
 	}
-	if batch.Key, err = idempotencyKey(r.Header); err != nil {
+	if p.Key, err = idempotencyKey(r.Header); err != nil {
 		return err
 	}
+	p.key = p.Key
 	limit := h.MaxEvent
-	if lines {
+	if p.lines {
 		limit = streamlib.MaxBatch
+		p.events = countLines
 	}
-	in := intake{streams: h.streams, hold: h.streams.Budget().Requests.Hold(), name: name, key: batch.Key}
-	if lines {
-		in.events = countLines
-	}
-	defer in.hold.Release() // behind the answer
-	body, err := in.read(w, r, limit)
-	if err != nil {
+	if p.body, err = p.read(w, r, limit); err != nil {
 		return err
 	}
-	blame := badBody // says what is wrong with what was not looked into
 	switch {
-	case batch.Close && len(compact.Space(body)) == 0:
-	case lines:
-		batch.Data, err = lineValues(body, h.MaxEvent)
-		blame = badLine
+	case p.Close && len(compact.Space(p.body)) == 0:
+	case p.lines:
+		p.Data, err = lineValues(p.body, h.MaxEvent)
 	default:
-		batch.Data = make([]json.RawMessage, 1)
-		batch.Data[0], err = bodyValue(body, h.MaxEvent)
+		p.Data = make([]json.RawMessage, 1)
+		p.Data[0], err = bodyValue(p.body, h.MaxEvent)
 	}
-	if err != nil {
+	return err
+}
+
+// blamed returns err, with which an append failed, or what is wrong with what was not looked into before.
+func (h *handler) blamed(p *posting, err error) error {
+	switch {
+	case !errors.Is(err, streamlib.ErrInvalid) && !errors.Is(err, streamlib.ErrTooLarge):
 		return err
+	case p.lines && len(p.Data) > 0:
+		return cmp.Or(badLine(p.body, h.MaxEvent), err)
 	}
-	receipt, err := h.streams.Stream(name).Append(r.Context(), batch)
-	if errors.Is(err, streamlib.ErrInvalid) || errors.Is(err, streamlib.ErrTooLarge) {
-		return cmp.Or(blame(body, h.MaxEvent), err)
-	}
-	if err != nil {
-		return err
-	}
+	return cmp.Or(badBody(p.body, h.MaxEvent), err)
+}
+
+// appended answers.
+func (h *handler) appended(w http.ResponseWriter, r *http.Request, p *posting, receipt *streamlib.Receipt) {
 	if receipt.Repeated {
 		h.counted.repeated.Add(1)
 	} else {
@@ -83,13 +107,13 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 	}
 	code := http.StatusCreated
 	switch {
-	case len(batch.Data) == 0:
+	case len(p.Data) == 0:
 		w.WriteHeader(http.StatusNoContent)
-		return nil
+		return
 	case receipt.Repeated:
 		code = http.StatusOK
 	}
-	if lines {
+	if p.lines {
 		a := newAnswer(w, r, code, accepts(r, lineType[0]))
 		defer a.release()
 		for _, e := range receipt.Events {
@@ -98,14 +122,13 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request, name string) er
 			}
 		}
 		_ = a.end()
-		return nil
+		return
 	}
-	answer := append(receipt.Events[0].AppendJSON(make([]byte, 0, len(batch.Data[0])+len(name)+128)), '\n')
+	answer := append(receipt.Events[0].AppendJSON(make([]byte, 0, len(p.Data[0])+len(p.name)+128)), '\n')
 	w.Header()["Content-Type"] = jsonType
 	w.Header()["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	w.WriteHeader(code)
 	_, _ = w.Write(answer) // the client may have gone
-	return nil
 }
 
 // isLines tells whether the body is NDJSON; what is neither that nor JSON is refused.

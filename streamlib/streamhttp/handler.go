@@ -393,13 +393,15 @@ func answerJSON(w http.ResponseWriter, code int, v any) {
 }
 
 // setTail tells the tail, and in the ETag the life too: that of a stream that is not there may be another when it is.
+// Each append is answered with both, so they are one string, in one array.
 func setTail(h http.Header, info streamlib.Info) {
 	tail, end := info.Tail.String(), ""
 	if there(info) {
 		end = suffixOf(info.Life)
 	}
-	h["Etag"] = []string{`"` + tail + end + `"`}
-	h["Stream-Next-Offset"] = []string{tail}
+	tag := `"` + tail + end + `"`
+	both := [...]string{tag, tag[1 : 1+len(tail)]}
+	h["Etag"], h["Stream-Next-Offset"] = both[0:1:1], both[1:2:2]
 }
 
 // local tells whether r's sender may know all of Health.
