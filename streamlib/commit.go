@@ -213,42 +213,79 @@ func refused(err error) bool {
 	return false
 }
 
-// store gives the batch's events their places, makes them durable and shows them. Conditions are decided here, and
-// what the stream's state becomes.
+// A decision is what a batch makes of the stream.
+type decision struct {
+	change Change // with the events, and with &state where that changes
+	size   int    // of the events, in bytes
+	was    State  // on which it was decided, and
+	end    Offset // the tail then
+	made   bool   // the stream did not exist; it begins at
+	begin  Offset
+	state  State
+}
+
+// store makes the batch durable and shows it.
 func (s *core) store(batch []*appending) error {
+	d, err := s.decideAll(batch)
+	if d == nil {
+		return err
+	}
+	if d.made {
+		s.shared.making.Store(s.name, nil)
+	}
+	if err := s.put(d.change, d.end, &d.was); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.made {
+		s.tail = d.begin
+	}
+	for _, a := range batch {
+		if a.key != "" && a.err == nil && len(a.events) > 0 {
+			s.shared.keys.add(s.name, a.key, a.events[len(a.events)-1].Offset)
+		}
+	}
+	s.publish(d.change.Events, d.size, d.state)
+	return nil
+}
+
+// decideAll gives the batch's events their places. Conditions are decided here, and what the stream's state becomes.
+// It returns nil where there is nothing to store.
+func (s *core) decideAll(batch []*appending) (*decision, error) {
 	tail, was, err := s.end()
 	if err != nil {
-		return unavailable(err)
+		return nil, unavailable(err)
 	}
+	d := &decision{was: was, end: tail, made: !was.exists(tail), state: was}
 	size, count := 0, 0
 	for _, a := range batch {
 		size += a.size
 		count += len(a.data)
 	}
 	// Truncate drops the monotonic reading as well, by which a wall clock that jumped back would still be After.
-	created := was.UpdatedAt
+	created := d.was.UpdatedAt
 	if now := s.options.Now().UTC().Truncate(time.Millisecond); now.After(created) {
 		created = now
 	}
 	if !writable(created) {
-		return fmt.Errorf("%w: by the clock it is %v, and events' times end with the year 9999", ErrUnavailable, created)
+		return nil, fmt.Errorf("%w: by the clock it is %v, and events' times end with the year 9999", ErrUnavailable, created)
 	}
 	stamp := appendTime(nil, created)
-	records, events, state := make([]byte, 0, size), make([]Event, 0, count), was
-	made, begin := !was.exists(tail), tail
+	records, events := make([]byte, 0, size), make([]Event, 0, count)
 	for _, a := range batch {
 		first := len(events)
 		a.events = nil
-		if a.err = s.decide(a, tail+Offset(first), &state); a.err != nil || a.op == "trim" {
+		if a.err = s.decide(a, tail+Offset(first), &d.state); a.err != nil || a.op == "trim" {
 			if s.others != nil && !s.sure {
-				return errStale
+				return nil, errStale
 			}
 		}
 		if a.err != nil {
 			continue
 		}
-		if made && len(events) == 0 {
-			tail = state.First // where a's decision lets it begin
+		if d.made && len(events) == 0 {
+			tail = d.state.First // where a's decision lets it begin
 		}
 		for i, data := range a.data {
 			from, o := len(records), tail+Offset(first+i)
@@ -259,43 +296,26 @@ func (s *core) store(batch []*appending) error {
 			}
 			events = append(events, Event{o, public})
 		}
-		if len(a.data) > 0 || state.UpdatedAt.IsZero() && state.exists(tail) {
-			state.UpdatedAt = created
+		if len(a.data) > 0 || d.state.UpdatedAt.IsZero() && d.state.exists(tail) {
+			d.state.UpdatedAt = created
 		}
 		a.events = events[first:len(events):len(events)]
-		a.state, a.tail = state, tail+Offset(len(events))
+		a.state, a.tail = d.state, tail+Offset(len(events))
 	}
-	if state.First != was.First {
-		if state.Keys, err = s.remembered(was, state.First, tail+Offset(len(events)), events); err != nil {
-			return unavailable(err)
+	if d.state.First != d.was.First {
+		if d.state.Keys, err = s.remembered(d.was, d.state.First, tail+Offset(len(events)), events); err != nil {
+			return nil, unavailable(err)
 		}
 	}
-	change := Change{Events: events}
-	if sets := state; sets.Closed != was.Closed || sets.First != was.First ||
-		sets.Note != was.Note || sets.Held != was.Held || begin == 0 && len(events) > 0 && sets.Life > 0 {
-		change.State = &sets
+	d.begin, d.size, d.change.Events = tail, len(records), events
+	if d.state.Closed != d.was.Closed || d.state.First != d.was.First || d.state.Note != d.was.Note ||
+		d.state.Held != d.was.Held || d.end == 0 && len(events) > 0 && d.state.Life > 0 {
+		d.change.State = &d.state
 	}
-	if len(events) == 0 && change.State == nil {
-		return nil
+	if len(events) == 0 && d.change.State == nil {
+		return nil, nil
 	}
-	if made {
-		s.shared.making.Store(s.name, nil)
-	}
-	if err := s.put(change, begin, was); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if made {
-		s.tail = tail
-	}
-	for _, a := range batch {
-		if a.key != "" && a.err == nil && len(a.events) > 0 {
-			s.shared.keys.add(s.name, a.key, a.events[len(a.events)-1].Offset)
-		}
-	}
-	s.publish(events, len(records), state)
-	return nil
+	return d, nil
 }
 
 // decide tells why a cannot be done where the tail is next, or what the state becomes by it.
@@ -422,7 +442,7 @@ func (s *core) discard(tail Offset, was State) error {
 		s.deleting = nil
 		close(done)
 	}()
-	err = s.put(Change{Delete: true}, tail, was)
+	err = s.put(Change{Delete: true}, tail, &was)
 	return err
 }
 

@@ -79,7 +79,7 @@ func (s *core) bring(a *appending) error {
 	if tail == 0 {
 		s.shared.making.Store(s.name, nil)
 	}
-	if err := s.put(change, storedTail, stored); err != nil {
+	if err := s.put(change, storedTail, &stored); err != nil {
 		return err
 	}
 	s.mu.Lock()

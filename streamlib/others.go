@@ -34,9 +34,9 @@ func (s *core) patient(ctx context.Context, most time.Duration) (context.Context
 }
 
 // put is the storage's Commit of a change that was decided on the tail and the state.
-func (s *core) put(c Change, tail Offset, was State) error {
+func (s *core) put(c Change, tail Offset, was *State) error {
 	if s.others != nil {
-		c.If = &Info{Name: s.name, Tail: tail, State: was}
+		c.If = &Info{Name: s.name, Tail: tail, State: *was}
 	}
 	return s.storage.Commit(context.Background(), s.name, c)
 }

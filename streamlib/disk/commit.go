@@ -46,31 +46,9 @@ func (s *Store) Commit(ctx context.Context, name string, c streamlib.Change) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r := &request{kind: adds, name: name, events: c.Events, state: c.State}
-	switch {
-	case c.Delete && (len(c.Events) > 0 || c.State != nil):
-		return fmt.Errorf("%w change of %q: it deletes, and does something else", streamlib.ErrInvalid, name)
-	case c.Delete:
-		r.kind, r.size = deletes, 2<<10 // as a line, with the longest name
-	case len(c.Events) == 0 && c.State == nil:
-		return nil
-	}
-	if c.State != nil {
-		for _, text := range [...]string{c.State.Keys, c.State.Note} {
-			if text != "" && !json.Valid([]byte(text)) {
-				return fmt.Errorf("%w change of %q: its keys or its note are no JSON", streamlib.ErrInvalid, name)
-			}
-		}
-		if r.size = 2<<10 + 2*len(c.State.Keys) + 2*len(c.State.Note); r.size > maxState {
-			return fmt.Errorf("change of %q: %w: a state of %d bytes", name, streamlib.ErrTooLarge, r.size)
-		}
-	}
-	for _, e := range c.Events {
-		line := len(e.Record()) + sealLen
-		if r.size += line; line > maxLine || r.size > maxFrame {
-			return fmt.Errorf("append %q: %w: a line has at most %d bytes, and what is appended at once %d",
-				name, streamlib.ErrTooLarge, maxLine, maxFrame)
-		}
+	r, err := newRequest(name, &c)
+	if r == nil {
+		return err
 	}
 	if len(c.Events) > 0 && c.Events[0].Offset == 0 { // a new stream is looked for while others commit
 		if l, err := s.logs.acquire(name); err == nil {
@@ -79,6 +57,37 @@ func (s *Store) Commit(ctx context.Context, name string, c streamlib.Change) err
 	}
 	s.commits.Do(r)
 	return r.err
+}
+
+// newRequest returns the request for a change, nil where that changes nothing or is none.
+func newRequest(name string, c *streamlib.Change) (*request, error) {
+	r := &request{kind: adds, name: name, events: c.Events, state: c.State}
+	switch {
+	case c.Delete && (len(c.Events) > 0 || c.State != nil):
+		return nil, fmt.Errorf("%w change of %q: it deletes, and does something else", streamlib.ErrInvalid, name)
+	case c.Delete:
+		r.kind, r.size = deletes, 2<<10 // as a line, with the longest name
+	case len(c.Events) == 0 && c.State == nil:
+		return nil, nil
+	}
+	if c.State != nil {
+		for _, text := range [...]string{c.State.Keys, c.State.Note} {
+			if text != "" && !json.Valid([]byte(text)) {
+				return nil, fmt.Errorf("%w change of %q: its keys or its note are no JSON", streamlib.ErrInvalid, name)
+			}
+		}
+		if r.size = 2<<10 + 2*len(c.State.Keys) + 2*len(c.State.Note); r.size > maxState {
+			return nil, fmt.Errorf("change of %q: %w: a state of %d bytes", name, streamlib.ErrTooLarge, r.size)
+		}
+	}
+	for _, e := range c.Events {
+		line := len(e.Record()) + sealLen
+		if r.size += line; line > maxLine || r.size > maxFrame {
+			return nil, fmt.Errorf("append %q: %w: a line has at most %d bytes, and what is appended at once %d",
+				name, streamlib.ErrTooLarge, maxLine, maxFrame)
+		}
+	}
+	return r, nil
 }
 
 // Ready returns nil where appends can be made, of new streams too: the folder is there, the disk has room, and no
