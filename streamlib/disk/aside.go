@@ -73,10 +73,14 @@ func (s *Store) rejoinAll() error {
 
 // rejoin adds what was set aside to the stream that it belongs to, where it goes on there, and tells whether it does.
 func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
-	if m.State != nil {
-		l.state, _ = m.State.state()
-	} else if r, err := s.readState(l.stem()); err == nil && r != nil {
-		l.state, _ = r.state()
+	is := m.State
+	if is == nil {
+		if is, err = s.readState(l.stem()); err != nil {
+			is = nil
+		}
+	}
+	if is != nil {
+		l.state, _ = is.state()
 	}
 	if m.Unreplayed == "" && (m.State == nil || !m.Trouble) {
 		return false, nil
@@ -112,6 +116,17 @@ func (s *Store) rejoin(l *log, m *mark) (joined bool, err error) {
 	defer l.file.close()
 	if err := s.add(l, &life{first: e.Offset, pieces: pieces{{in: kept, path: m.Unreplayed, length: int(size)}}}); err != nil {
 		return true, err
+	}
+	// Of what was dropped the journal may have had less than there was. The stream begins where that ends, then.
+	first := l.state.First
+	l.state.First = 0
+	if err := l.readTail(); err != nil {
+		return true, err
+	}
+	if l.tail < first {
+		fits := *is
+		fits.First = l.tail.String()
+		m.State = &fits
 	}
 	s.keepState(l, m)
 	return true, nil

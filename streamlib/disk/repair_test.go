@@ -631,3 +631,41 @@ func TestReplaySparesAnotherStreamsFile(t *testing.T) {
 		is.Equal(len(got), 3)
 	}
 }
+
+// TestRepairOfWhatWasDropped: the file of a stream of which all was dropped is damaged, and the journal has lost the
+// last of its events. The stream begins where what is left ends, and can be read.
+func TestRepairOfWhatWasDropped(t *testing.T) {
+	is := is.New(t)
+	s, fs, err := files{}.open(Options{})
+	is.NoErr(err)
+	for i := range 3 {
+		is.NoErr(put(s, "a", newEvent("a", i)))
+	}
+	is.NoErr(s.Commit(t.Context(), "a", streamlib.Change{State: &streamlib.State{First: 3}}))
+	is.NoErr(s.Close())
+	fs.restart(kill)
+	whole := fs.contents(path("a"))
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	torn := bytes.Clone(whole)
+	torn[10] ^= 1
+	fs.plant(path("a"), torn)
+	fs.plant("streams/a.unreplayed-1", lines[1])
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	is.NoErr(s.mark(newLog("a"), mark{File: path("a"), Reason: "damaged", Unreplayed: "streams/a.unreplayed-1",
+		State: newStateRecord("a", streamlib.State{First: 3}, false, false)}))
+	is.NoErr(s.Close())
+	fs.restart(kill)
+	_, err = repairOn(fs, false)
+	is.NoErr(err)
+	s, err = openStore(fs, Options{})
+	is.NoErr(err)
+	info, err := stat(s, "a")
+	is.NoErr(err)
+	is.Equal(info.First, streamlib.Offset(2))
+	is.Equal(info.Tail, streamlib.Offset(2))
+	events, err := readAll(streamlib.NewManager(s, streamlib.Plain, streamlib.Options{}).Stream("a"))
+	is.NoErr(err)
+	is.Equal(len(events), 0)
+	is.NoErr(put(s, "a", newEvent("a", 2)))
+}
