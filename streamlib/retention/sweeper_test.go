@@ -164,7 +164,7 @@ func TestKeepsTheSize(t *testing.T) {
 		for range 100 {
 			l.append("a", 1)
 		}
-		sleep(2 * time.Second)
+		sleep(10 * time.Second) // for 5 of them nothing is trimmed again where a look came amid the appends
 		info := l.info("a")
 		is.True(info.Size <= 1000)
 		is.True(info.Size+info.Size/int64(info.Tail-info.First) > 1000)
