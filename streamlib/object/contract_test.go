@@ -75,6 +75,9 @@ func testShared(t *testing.T, newStore func() *fake) {
 
 // TestGoogle runs the contracts in Google's spelling, which each of the storages finds by itself.
 func TestGoogle(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a spelling is words in a header: TestStorage and TestShared look for races")
+	}
 	t.Parallel()
 	t.Run("storage", func(t *testing.T) { testStorage(t, newGoogle) })
 	if !testing.Short() { // it waits for long
