@@ -12,8 +12,8 @@ import (
 )
 
 // What Windows lacks: signals to a process without a console, so that a server is stopped as by a crash, which loses
-// nothing that was acknowledged; a way to see who has a lock, but not that somebody has it; exec(2); and time limits for reading from a pipe, so
-// that a command waits for as long as the server that it starts takes to listen or to end.
+// nothing that was acknowledged; a way to see who has a lock, but not that somebody has it; exec(2); and time limits
+// for reading from a pipe, so that a command waits for as long as the server that it starts takes to listen or to end.
 
 // detached makes a process one without a console, which Ctrl-C in this one's does not reach.
 var detached = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP | detachedProcess}

@@ -373,8 +373,8 @@ func TestNothingIsInherited(t *testing.T) {
 	}
 }
 
-// TestServerOfSystemd is not started again out of systemd's hands, and what to type instead is said wherever a server is to
-// be started again; but nothing that a server makes up.
+// TestServerOfSystemd is not started again out of systemd's hands, and what to type instead is said wherever a server
+// is to be started again; but nothing that a server makes up.
 func TestServerOfSystemd(t *testing.T) {
 	is := is.New(t)
 	p := newPlace(t)
