@@ -93,7 +93,8 @@
 //	append.go, envelope.go     appends and their bodies
 //	intake.go                  and what these take of the memory that there is
 //	list.go                    lists of streams
-//	read.go, sse.go            answers with events; subscriptions, pings among them
+//	read.go, sse.go            answers with events; those that go on, pings among them
+//	subscription.go            where a subscription begins, and what it follows
 //	changes.go                 which streams change, and when events were created
 //	errors.go                  which error is which status, for the handler and the client
 //	transfer.go                export and import
